@@ -1,0 +1,88 @@
+"""unspool: sequence models from recurrent networks; a cell's equations once, exact BPTT from them."""
+
+from pathlib import Path
+from typing import Any
+
+from unspool.cells import (
+    CELLS,
+    GRU,
+    LSTM,
+    SLSTM,
+    Cell,
+    CoupledLSTM,
+    Elman,
+    GatedCell,
+    HiddenState,
+    IndRNN,
+    LayerNormLSTM,
+    LinearCell,
+    LSTMState,
+    MinGRU,
+    MinLSTM,
+    PeepholeLSTM,
+    recurrent_dropout,
+    zoneout,
+)
+from unspool.errors import UnspoolError
+from unspool.layers import (
+    Bidirectional,
+    CheckpointedBPTT,
+    FullBPTT,
+    LockedDropout,
+    Recurrent,
+    Stack,
+    TruncatedBPTT,
+    WeightDrop,
+    stack_cells,
+    weight_drop,
+)
+
+__version__ = "0.1.0"
+
+
+def load(folder: str | Path) -> Any:
+    """A trained model from its folder, ready to use; for a language model a `TrainedLanguageModel`.
+
+    Args:
+        folder: what ``unspool train ... --out`` made.
+
+    Raises:
+        CheckpointError: the folder is missing, damaged, or of a later format.
+    """
+    from unspool import checkpoint  # with it come readers and tokenizers, which the engine does not need
+
+    return checkpoint.load(Path(folder))
+
+
+__all__ = [
+    "CELLS",
+    "GRU",
+    "LSTM",
+    "SLSTM",
+    "Bidirectional",
+    "Cell",
+    "CheckpointedBPTT",
+    "CoupledLSTM",
+    "Elman",
+    "FullBPTT",
+    "GatedCell",
+    "HiddenState",
+    "IndRNN",
+    "LSTMState",
+    "LayerNormLSTM",
+    "LinearCell",
+    "LockedDropout",
+    "MinGRU",
+    "MinLSTM",
+    "PeepholeLSTM",
+    "Recurrent",
+    "Stack",
+    "TruncatedBPTT",
+    "UnspoolError",
+    "WeightDrop",
+    "load",
+    "recurrent_dropout",
+    "stack_cells",
+    "weight_drop",
+    "zoneout",
+]

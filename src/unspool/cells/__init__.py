@@ -1,0 +1,82 @@
+"""The catalogue of cells: one file, one cell, one paper."""
+
+import importlib
+
+from unspool.cells.base import Cell, CellWeights, GatedCell, Gates, HiddenState, LinearCell
+from unspool.cells.coupled_lstm import CoupledLSTM
+from unspool.cells.elman import Elman
+from unspool.cells.gru import GRU
+from unspool.cells.indrnn import IndRNN
+from unspool.cells.layer_norm_lstm import LayerNormLSTM
+from unspool.cells.lstm import LSTM, LSTMState
+from unspool.cells.mingru import MinGRU
+from unspool.cells.minlstm import MinLSTM
+from unspool.cells.peephole_lstm import PeepholeLSTM
+from unspool.cells.recurrent_dropout import LinearRecurrentDropout, RecurrentDropout, recurrent_dropout
+from unspool.cells.slstm import SLSTM, SLSTMState
+from unspool.cells.zoneout import LinearZoneout, Zoneout, zoneout
+from unspool.errors import ConfigError, did_you_mean
+
+CELLS: dict[str, type[Cell]] = {
+    "elman": Elman,
+    "lstm": LSTM,
+    "gru": GRU,
+    "peephole_lstm": PeepholeLSTM,
+    "coupled_lstm": CoupledLSTM,
+    "layer_norm_lstm": LayerNormLSTM,
+    "indrnn": IndRNN,
+    "mingru": MinGRU,
+    "minlstm": MinLSTM,
+    "slstm": SLSTM,
+}
+"""Cells by name; one of somebody else's is named ``their_package.their_module:TheirCell``."""
+
+
+def find_cell(name: str) -> type[Cell]:
+    """The cell class of a name in the catalogue, or of a ``module:Class`` that can be imported.
+
+    Raises:
+        ConfigError: there is no such cell; the message proposes the nearest name.
+    """
+    if ":" not in name:
+        if name not in CELLS:
+            raise ConfigError(f"unknown cell {name!r}{did_you_mean(name, CELLS)}; cells are {', '.join(CELLS)}.")
+        return CELLS[name]
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"cell {name!r} cannot be imported: {error}.") from error
+    if not (isinstance(found, type) and issubclass(found, Cell)):
+        raise ConfigError(f"cell {name!r} must be a subclass of unspool.GatedCell or unspool.LinearCell.")
+    return found
+
+
+__all__ = [
+    "CELLS",
+    "Cell",
+    "CellWeights",
+    "CoupledLSTM",
+    "Elman",
+    "GRU",
+    "GatedCell",
+    "Gates",
+    "HiddenState",
+    "IndRNN",
+    "LSTM",
+    "LSTMState",
+    "LayerNormLSTM",
+    "LinearCell",
+    "LinearRecurrentDropout",
+    "LinearZoneout",
+    "MinGRU",
+    "MinLSTM",
+    "PeepholeLSTM",
+    "RecurrentDropout",
+    "SLSTM",
+    "SLSTMState",
+    "Zoneout",
+    "find_cell",
+    "recurrent_dropout",
+    "zoneout",
+]

@@ -1,0 +1,301 @@
+"""What a cell is: the equations of one step, and what a scan needs to fold them over time.
+
+`GatedCell` asks a subclass for `pointwise`, `LinearCell` for `coefficients`; everything else (projection, recurrent
+product, exact backpropagation through time, streaming) is inherited. See docs/add-a-cell.md.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from unspool import initializers
+from unspool.errors import ShapeError
+from unspool.kernels import CellPrograms, Signature, fold, gated_scan, linear_scan, trace, trace_adjoint
+from unspool.types import Bool, Float, Int, Noise
+
+
+Gates: TypeAlias = tuple[Tensor, ...]
+"""One tensor [B, H] for each gate, in the order of the cell's `gates`."""
+
+
+class HiddenState(NamedTuple):
+    """The state of a cell that carries h alone."""
+
+    h: Float[Tensor, "B H"]
+
+
+class CellWeights(NamedTuple):
+    """The tensors that one pass works with, read once, so that a parametrization (weight drop) is drawn once."""
+
+    weight_ih: Float[Tensor, "GH I"]
+    bias_ih: Float[Tensor, " GH"] | None
+    weight_hh: Float[Tensor, "GH H"] | None
+    bias_hh: Float[Tensor, " GH"] | None
+    vectors: Float[Tensor, "P H"] | None
+
+
+class Cell(nn.Module, ABC):
+    """The equations of one step of a recurrence.
+
+    Attributes:
+        input_size: I, features of one input.
+        hidden_size: H, units of each state.
+        state_type: a NamedTuple class; its first field is the hidden state h that is read out.
+        interpolable: the states for which a weighted mean of two values is a value again.
+    """
+
+    state_type: ClassVar[type[Any]] = HiddenState
+    interpolable: ClassVar[tuple[str, ...]] = ("h", "c")
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__()
+        if input_size < 1 or hidden_size < 1:
+            raise ShapeError(
+                f"{type(self).__name__}: input_size and hidden_size must be at least 1, got {input_size}, {hidden_size}."
+            )
+        self.input_size, self.hidden_size = input_size, hidden_size
+
+    @property
+    def output_size(self) -> int:
+        """Features of one output."""
+        return self.hidden_size
+
+    @abstractmethod
+    def weights(self) -> CellWeights:
+        """The tensors that one pass works with."""
+
+    @abstractmethod
+    def unroll(
+        self,
+        x: Float[Tensor, "T B I"],
+        state: Any,
+        weights: CellWeights,
+        noise: Noise,
+        lengths: Int[Tensor, " B"] | None = None,
+        reset: Bool[Tensor, "T B"] | None = None,
+        reverse: bool = False,
+    ) -> Any:
+        """The state after every step: `state_type` of tensors [T, B, H]."""
+
+    @abstractmethod
+    def step(self, x: Float[Tensor, "B I"], state: Any, noise: Noise | None = None) -> tuple[Tensor, Any]:
+        """One step: the output [B, output_size] and the new state. Without `noise` a training cell draws its own."""
+
+    def draw_noise(self, num_steps: int, batch_size: int) -> Noise:
+        """What is random in one pass of a cell in training mode; nothing, unless a subclass says so."""
+        return Noise()
+
+    def initial_state(self, batch_size: int) -> Any:
+        """The state before the first step: zeros."""
+        zero = self.zeros(batch_size, self.hidden_size)
+        return self.state_type(*(zero for _ in self.state_type._fields))
+
+    def readout(self, h: Float[Tensor, "*N H"], x: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
+        """The output of a step from its hidden state; the hidden state itself, unless a subclass says otherwise."""
+        return h
+
+    def zeros(self, *shape: int) -> Tensor:
+        """Zeros of the type and on the device of the cell's parameters."""
+        return next(self.parameters()).new_zeros(shape)
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}"
+
+
+class GatedCell(Cell):
+    """A cell whose gates are linear in x and h; the subclass writes what is pointwise in them.
+
+    A subclass names its gates in `gates` and writes ``pointwise(x, h, state)``. ``x`` and ``h`` are tuples with one
+    tensor for each gate: the x-part ``W_ih x + b_ih`` and the h-part ``W_hh h + b_hh``, apart, because some gates
+    scale one of them alone. It returns a new state.
+
+    Parameters (PyTorch's names, orders and initialization, uniform in +-1/sqrt(H)):
+        weight_ih: [G*H, I];  weight_hh: [G*H, H];  bias_ih, bias_hh: [G*H], None with ``bias=False``.
+
+    Attributes:
+        gates: names of the gates in the order of the weights.
+        vectors: names of parameters of shape [H] that `pointwise` receives, in this order.
+        recurrent_product: False for a cell that has no weight_hh.
+        reference_only: True for equations that cannot become a program; they run step by step in Python.
+    """
+
+    gates: ClassVar[tuple[str, ...]]
+    vectors: ClassVar[tuple[str, ...]] = ()
+    recurrent_product: ClassVar[bool] = True
+    reference_only: ClassVar[bool] = False
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
+        super().__init__(input_size, hidden_size)
+        rows = len(self.gates) * hidden_size
+        self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(rows, hidden_size)) if self.recurrent_product else None
+        self.bias_ih = nn.Parameter(torch.empty(rows)) if bias else None
+        self.bias_hh = nn.Parameter(torch.empty(rows)) if bias and self.recurrent_product else None
+        for name in self.vectors:
+            self.register_parameter(name, nn.Parameter(torch.empty(hidden_size)))
+        self._programs: tuple[Any, CellPrograms] | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """PyTorch's default: every parameter uniform in +-1/sqrt(H)."""
+        initializers.uniform_(self.parameters(recurse=False), self.hidden_size)
+
+    @abstractmethod
+    def pointwise(self, *inputs: Any, **none: Any) -> Any:  # so typed that a subclass may take just what it needs
+        """The equations of one step: ``pointwise(x, h, state)``, and ``vectors`` where the cell declares some.
+
+        Args:
+            x: a tuple with the x-part of each gate, [B, H].
+            h: a tuple with the h-part of each gate, [B, H]; empty without a recurrent product.
+            state: the state before the step, tensors [B, H].
+            vectors: a tuple with the declared parameters, [H].
+
+        Returns:
+            The new state.
+        """
+
+    def weights(self) -> CellWeights:
+        vectors = torch.stack([getattr(self, name) for name in self.vectors]) if self.vectors else None
+        return CellWeights(self.weight_ih, self.bias_ih, self.weight_hh, self.bias_hh, vectors)
+
+    def project(self, x: Float[Tensor, "*N I"], weights: CellWeights) -> Float[Tensor, "*N GH"]:
+        """All that depends on x alone, for all steps at once."""
+        return nn.functional.linear(x, weights.weight_ih, weights.bias_ih)
+
+    def signature(self, noise: Noise = Noise()) -> Signature:
+        """How many inputs of each kind `pointwise` takes."""
+        counts = (0 if t is None else len(t) for t in (noise.steps, noise.sequences))
+        products = len(self.gates) if self.recurrent_product else 0
+        return Signature(len(self.gates), products, len(self.state_type._fields), len(self.vectors), *counts)
+
+    def programs(self, noise: Noise = Noise()) -> CellPrograms:
+        """Forward and adjoint of the equations as they stand now; traced again when a setting of the cell changes.
+
+        Raises:
+            LoweringError: the equations cannot become a program.
+        """
+        signature = self.signature(noise)
+        key = (signature, *(_settings(module) for module in self.modules()))
+        if self._programs is None or self._programs[0] != key:
+            name = f"{type(self).__name__}.pointwise"
+            forward = trace(self._grouped, signature, name)
+            adjoint = trace_adjoint(self._grouped, signature, name)
+            self._programs = (key, CellPrograms(forward.text, adjoint.text))
+        return self._programs[1]
+
+    def unroll(
+        self,
+        x: Float[Tensor, "T B I"],
+        state: Any,
+        weights: CellWeights,
+        noise: Noise,
+        lengths: Int[Tensor, " B"] | None = None,
+        reset: Bool[Tensor, "T B"] | None = None,
+        reverse: bool = False,
+    ) -> Any:
+        gates, initial = self.project(x, weights), torch.stack(tuple(state))
+        fresh = None if reset is None else torch.stack(tuple(self.initial_state(x.shape[1])))
+        options = dict(
+            vectors=weights.vectors,
+            steps=noise.steps,
+            sequences=noise.sequences,
+            recurrent_mask=noise.recurrent_mask,
+            lengths=lengths,
+            reset=reset,
+            reset_state=fresh,
+        )
+        if self.reference_only:
+            states = fold(self._grouped, gates, weights.weight_hh, weights.bias_hh, initial, reverse=reverse, **options)
+        else:
+            programs = self.programs(noise)
+            states = gated_scan(
+                programs, gates, weights.weight_hh, weights.bias_hh, initial, reverse=reverse, **options
+            )
+        return self.state_type(*states.unbind(0))
+
+    def step(self, x: Float[Tensor, "B I"], state: Any, noise: Noise | None = None) -> tuple[Tensor, Any]:
+        weights = self.weights()
+        noise = self.draw_noise(1, x.shape[0]) if noise is None else noise
+        h = state[0] if noise.recurrent_mask is None else state[0] * noise.recurrent_mask
+        h_gates: Sequence[Tensor] = ()
+        if weights.weight_hh is not None:
+            h_gates = nn.functional.linear(h, weights.weight_hh, weights.bias_hh).split(self.hidden_size, -1)
+        x_gates = self.project(x, weights).split(self.hidden_size, -1)
+        vectors = () if weights.vectors is None else weights.vectors.unbind(0)
+        steps = () if noise.steps is None else noise.steps[:, 0].unbind(0)
+        sequences = () if noise.sequences is None else noise.sequences.unbind(0)
+        new = self._grouped(x_gates, h_gates, state, vectors, steps, sequences)
+        return self.readout(new[0], x), new
+
+    def _grouped(self, x: Any, h: Any, state: Any, *others: Any) -> Any:
+        return self.pointwise(x, h, self.state_type(*state), *(group for group in others if group))
+
+
+class LinearCell(Cell):
+    """A cell whose state is linear in the state before: h_t = a_t * h_{t-1} + b_t, a and b from x alone.
+
+    A subclass writes ``coefficients``; the scan runs over all steps at once.
+
+    Parameters (uniform in +-1/sqrt(H)):
+        weight_ih: [G*H, I];  bias_ih: [G*H], None with ``bias=False``.
+    """
+
+    gates: ClassVar[tuple[str, ...]]
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
+        super().__init__(input_size, hidden_size)
+        rows = len(self.gates) * hidden_size
+        self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
+        self.bias_ih = nn.Parameter(torch.empty(rows)) if bias else None
+        self.weight_hh, self.bias_hh = None, None
+        initializers.uniform_(self.parameters(recurse=False), hidden_size)
+
+    @abstractmethod
+    def coefficients(
+        self, x: Sequence[Float[Tensor, "*N H"]]
+    ) -> tuple[Float[Tensor, "*N H"], Float[Tensor, "*N H"]]:
+        """a and b from the gates ``W_ih x + b_ih``, one tensor for each name in `gates`."""
+
+    def weights(self) -> CellWeights:
+        return CellWeights(self.weight_ih, self.bias_ih, None, None, None)
+
+    def project(self, x: Float[Tensor, "*N I"], weights: CellWeights) -> Float[Tensor, "*N GH"]:
+        """All that depends on x alone, for all steps at once."""
+        return nn.functional.linear(x, weights.weight_ih, weights.bias_ih)
+
+    def noisy_coefficients(
+        self, x: Sequence[Float[Tensor, "*N H"]], noise: Noise
+    ) -> tuple[Float[Tensor, "*N H"], Float[Tensor, "*N H"]]:
+        """`coefficients` under what was drawn in this pass; a modifier's place."""
+        return self.coefficients(x)
+
+    def unroll(
+        self,
+        x: Float[Tensor, "T B I"],
+        state: Any,
+        weights: CellWeights,
+        noise: Noise,
+        lengths: Int[Tensor, " B"] | None = None,
+        reset: Bool[Tensor, "T B"] | None = None,
+        reverse: bool = False,
+    ) -> Any:
+        a, b = self.noisy_coefficients(self.project(x, weights).split(self.hidden_size, -1), noise)
+        fresh = None if reset is None else self.initial_state(x.shape[1])[0]
+        states = linear_scan(a, b, state[0], lengths=lengths, reset=reset, reset_state=fresh, reverse=reverse)
+        return self.state_type(states)
+
+    def step(self, x: Float[Tensor, "B I"], state: Any, noise: Noise | None = None) -> tuple[Tensor, Any]:
+        noise = self.draw_noise(1, x.shape[0]) if noise is None else noise
+        gates = self.project(x.unsqueeze(0), self.weights()).split(self.hidden_size, -1)
+        a, b = self.noisy_coefficients(gates, noise)
+        h = a[0] * state[0] + b[0]
+        return self.readout(h, x), self.state_type(h)
+
+
+def _settings(module: nn.Module) -> tuple[tuple[str, Any], ...]:
+    """The plain values and functions among a module's attributes: what its equations may depend on."""
+    kept = (bool, int, float, str)
+    return tuple((k, v) for k, v in vars(module).items() if isinstance(v, kept) or (callable(v) and k[0] != "_"))

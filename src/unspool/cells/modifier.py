@@ -1,0 +1,81 @@
+"""What all modifiers share: a cell that wraps another cell and keeps its parameters, sizes and state."""
+
+from typing import Any
+
+from torch import Tensor
+
+from unspool.cells.base import Cell, CellWeights, GatedCell, LinearCell
+from unspool.errors import ConfigError
+from unspool.types import Noise
+
+
+class GatedModifier(GatedCell):
+    """A gated cell around another; a subclass changes `pointwise`, `draw_noise` or both."""
+
+    def __init__(self, cell: GatedCell):
+        Cell.__init__(self, cell.input_size, cell.hidden_size)
+        self.cell = cell
+        self.gates, self.vectors, self.state_type = cell.gates, cell.vectors, cell.state_type  # type: ignore[misc]
+        self.recurrent_product, self.reference_only = cell.recurrent_product, cell.reference_only  # type: ignore[misc]
+        self.interpolable = cell.interpolable  # type: ignore[misc]
+        self._programs = None
+
+    @property
+    def output_size(self) -> int:
+        return self.cell.output_size
+
+    def weights(self) -> CellWeights:
+        return self.cell.weights()
+
+    def project(self, x: Tensor, weights: CellWeights) -> Tensor:
+        return self.cell.project(x, weights)
+
+    def initial_state(self, batch_size: int) -> Any:
+        return self.cell.initial_state(batch_size)
+
+    def draw_noise(self, num_steps: int, batch_size: int) -> Noise:
+        return self.cell.draw_noise(num_steps, batch_size)
+
+    def pointwise(self, x: Any, h: Any, state: Any, *others: Any) -> Any:
+        return self.cell.pointwise(x, h, state, *others)
+
+    def readout(self, h: Tensor, x: Tensor) -> Tensor:
+        return self.cell.readout(h, x)
+
+
+class LinearModifier(LinearCell):
+    """A linear cell around another; a subclass changes `noisy_coefficients`, `draw_noise` or both."""
+
+    def __init__(self, cell: LinearCell):
+        Cell.__init__(self, cell.input_size, cell.hidden_size)
+        self.cell = cell
+        self.gates, self.state_type, self.interpolable = cell.gates, cell.state_type, cell.interpolable  # type: ignore[misc]
+
+    @property
+    def output_size(self) -> int:
+        return self.cell.output_size
+
+    def weights(self) -> CellWeights:
+        return self.cell.weights()
+
+    def project(self, x: Tensor, weights: CellWeights) -> Tensor:
+        return self.cell.project(x, weights)
+
+    def initial_state(self, batch_size: int) -> Any:
+        return self.cell.initial_state(batch_size)
+
+    def draw_noise(self, num_steps: int, batch_size: int) -> Noise:
+        return self.cell.draw_noise(num_steps, batch_size)
+
+    def coefficients(self, x: Any) -> tuple[Tensor, Tensor]:
+        return self.cell.coefficients(x)
+
+    def readout(self, h: Tensor, x: Tensor) -> Tensor:
+        return self.cell.readout(h, x)
+
+
+def check_probability(name: str, probability: float) -> float:
+    """A probability below one, or a clear error."""
+    if not 0.0 <= probability < 1.0:
+        raise ConfigError(f"{name}: probability must be at least 0 and below 1, got {probability}.")
+    return probability

@@ -1,0 +1,214 @@
+"""Model folders: settings, weights, assets and training state; atomic, hashed, never pickled code.
+
+::
+
+    DIR/model.json            format, version, task, settings                     written once
+        tokenizer.json ...    the task's assets                                   written once
+        tokens/               the encoded training data, so that a run goes on without the user's files
+        weights.safetensors   the best weights so far, what `load` reads          replaced whole
+        last.safetensors      all that an exact resume needs                      replaced whole
+        metrics.jsonl         one line for each report
+
+Every tensor file is written beside its place, flushed to disk and then renamed, so that a kill at any moment leaves
+the old file or the new one; its SHA-256 is in its own header.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from unspool.config import Sections, Settings, settings_from_dict, settings_to_dict
+from unspool.errors import CheckpointError, ConfigError, did_you_mean
+from unspool.tasks import TASKS, Task
+
+FORMAT = 1
+MODEL, WEIGHTS, LAST, METRICS = "model.json", "weights.safetensors", "last.safetensors", "metrics.jsonl"
+
+
+class Stored(NamedTuple):
+    """Tensors of a file by name, and the values that lay beside them."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any] | None = None) -> None:
+    """Writes a tensor file in one piece: after a kill, the old file or the new one is there."""
+    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    header = {"values": json.dumps(values or {}), "sha256": _digest(whole)}
+    beside = path.with_name(path.name + ".new")
+    save_file(whole, beside, metadata=header)
+    _flush(beside)
+    os.replace(beside, path)
+    _flush(path.parent)
+
+
+def load_tensors(path: Path) -> Stored:
+    """Reads a tensor file and checks it.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not written by `save_tensors`.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; the folder holds no finished checkpoint.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: the file is damaged ({error}).") from error
+    if header.get("sha256") != _digest(tensors):
+        raise CheckpointError(f"{path}: the file is damaged (its checksum does not fit its contents).")
+    return Stored(tensors, json.loads(header["values"]))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON in one piece."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _flush(beside)
+    os.replace(beside, path)
+
+
+def create_folder(folder: Path, task: type[Task], settings: Settings, version: str) -> Task:
+    """Prepares the data of a new run and writes all of the folder but weights.
+
+    Raises:
+        CheckpointError: the folder already holds a model, or cannot be written.
+    """
+    if (folder / MODEL).exists():
+        raise CheckpointError(
+            f"{folder}: already holds a model; add --resume to go on with it, or name another folder with --out."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        prepared = task.prepare(settings, folder)
+        card = {"format": FORMAT, "unspool": version, "task": task.name, "settings": settings_to_dict(settings)}
+        write_json(folder / MODEL, card)
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or folder}: cannot be written ({error.strerror}).") from error
+    return prepared
+
+
+class ModelFolder(NamedTuple):
+    """What a folder holds: its task, and all settings as they were stored."""
+
+    task: Task
+    settings: dict[str, dict[str, Any]]
+
+
+def open_folder(folder: Path, task: str | None = None) -> ModelFolder:
+    """The task of a model folder.
+
+    Args:
+        folder: what `create_folder` made.
+        task: name of the task that is expected; any, if None.
+
+    Raises:
+        CheckpointError: no model folder, a damaged one, or one of another task.
+    """
+    path = folder / MODEL
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder; train a model with --out {folder} first.")
+    if not path.exists():
+        raise CheckpointError(f"{folder}: not a model folder (it holds no {MODEL}).")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        name, stored, number = card["task"], dict(card["settings"]), card["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: the file is damaged ({error!r}).") from error
+    if number != FORMAT:
+        raise CheckpointError(f"{path}: format {number}, this version of unspool reads format {FORMAT}.")
+    if task is not None and name != task:
+        raise CheckpointError(f"{folder}: holds a model for {name}, expected one for {task}.")
+    if name not in TASKS:
+        raise CheckpointError(f"{path}: task {name!r} is not known{did_you_mean(name, TASKS)}.")
+    settings = stored_settings(TASKS[name].sections, stored, path)
+    return ModelFolder(TASKS[name].restore(settings, folder), stored)
+
+
+def stored_settings(sections: Sections, stored: Mapping[str, Any], path: Path) -> Settings:
+    """Some sections of the settings in a model folder.
+
+    Raises:
+        CheckpointError: they are damaged, or of another version.
+    """
+    try:
+        return settings_from_dict(sections, {name: stored.get(name, {}) for name in sections}, str(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{error} The model is damaged, or was made by another version of unspool.") from error
+
+
+def load(folder: Path) -> Any:
+    """A trained model from its folder, ready to use.
+
+    Raises:
+        CheckpointError: the folder is missing, damaged, or of another format.
+    """
+    task = open_folder(folder).task
+    model = task.build_model()
+    load_weights(model, folder)
+    return task.predictor(model.eval())
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Reads the best weights of a folder into a model, bit for bit.
+
+    Raises:
+        CheckpointError: they are missing, damaged, or those of another architecture.
+    """
+    restore_parameters(model, load_tensors(folder / WEIGHTS).tensors, str(folder / WEIGHTS))
+
+
+def parameters_of(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters and buffers by name; tied ones once."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor.detach()
+    return found
+
+
+def restore_parameters(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copies tensors into a model's parameters and buffers.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    own = parameters_of(model)
+    for name in sorted(own.keys() ^ tensors.keys()):
+        raise CheckpointError(f"{where}: {name} is {'missing' if name in own else 'not part of this model'}.")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if tensor.shape != tensors[name].shape:
+                raise CheckpointError(
+                    f"{where}: {name} must be {list(tensor.shape)}, got {list(tensors[name].shape)}."
+                )
+            tensor.copy_(tensors[name])
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -1,0 +1,140 @@
+"""The command line: a switchboard from words to rooms, with no logic of its own."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unspool import __version__
+from unspool.checkpoint import create_folder, load, open_folder, stored_settings
+from unspool.config import ArgumentParser, add_flags, build_settings, commented_toml
+from unspool.errors import UnspoolError
+from unspool.search import Sampling
+from unspool.tasks import TASKS, LanguageModeling
+from unspool.training import SECTIONS, Trainer, model_size
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, or 2 after one line on standard error."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except UnspoolError as error:
+        print(f"unspool: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has gone; nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser("unspool", description="Sequence models from recurrent networks.")
+    parser.add_argument("--version", action="version", version=f"unspool {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a model on your files", description="Trains a model.")
+    tasks = train.add_subparsers(required=True, metavar="TASK")
+    for name, task in TASKS.items():
+        one = tasks.add_parser(name, help=(task.__doc__ or "").splitlines()[0], description=task.__doc__)
+        one.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the model")
+        one.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; flags go before them")
+        one.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+        one.add_argument("--json", action="store_true", help="print the outcome as JSON, and nothing else")
+        add_flags(one, {**task.sections, **SECTIONS})
+        one.set_defaults(run=_train, task=task)
+
+    evaluate = commands.add_parser("evaluate", help="measure a model on data", description="Measures a model.")
+    evaluate.add_argument("folder", type=Path, metavar="DIR", help="folder of the model")
+    evaluate.add_argument(
+        "--data", required=True, help="file, folder or -; or train, validation, test for the run's own data"
+    )
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.set_defaults(run=_evaluate)
+
+    generate = commands.add_parser("generate", help="let a language model write", description="Writes text.")
+    generate.add_argument("folder", type=Path, metavar="DIR", help="folder of a language model")
+    generate.add_argument("--prompt", default="", help="text to go on from")
+    generate.add_argument("--length", type=int, default=200, help="units to draw")
+    generate.add_argument("--temperature", type=float, default=Sampling.temperature, help="0: always the likeliest")
+    generate.add_argument("--top-k", type=int, default=Sampling.top_k, help="only the k likeliest symbols; 0: all")
+    generate.add_argument("--top-p", type=float, default=Sampling.top_p, help="only the likeliest with this probability")
+    generate.add_argument("--seed", type=int, default=0, help="equal seeds give equal texts")
+    generate.add_argument(
+        "--unknown", choices=("error", "token"), default="error", help="what to do with unknown symbols of the prompt"
+    )
+    generate.set_defaults(run=_generate)
+
+    config = commands.add_parser("config", help="print every setting of a task as commented TOML")
+    config.add_argument("task", choices=sorted(TASKS), metavar="TASK", help=", ".join(sorted(TASKS)))
+    config.set_defaults(run=_config)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> None:
+    task_type, folder = options.task, options.out
+    sections = {**task_type.sections, **SECTIONS}
+    known = {field for section in sections.values() for field in section.__dataclass_fields__}
+    flags = {name: value for name, value in vars(options).items() if name in known}
+    if options.resume:
+        task, stored = open_folder(folder, task_type.name)
+        settings = stored_settings(SECTIONS, stored, folder / "model.json")
+        changed = sorted(name for name, value in flags.items() if not _stored_alike(stored, name, value))
+        if changed or options.config:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in changed) or "--config"
+            raise UnspoolError(f"{folder}: a resumed run keeps its settings; leave out {names}, or name a new --out.")
+    else:
+        settings = build_settings(sections, options.config, flags)
+        task = create_folder(folder, task_type, settings, __version__)
+    trainer = Trainer(task, settings["training"], folder, quiet=options.json)
+    if options.resume:
+        trainer.resume()
+    elif not options.json:
+        print(
+            f"{task_type.name}: {model_size(trainer.model):,} parameters, {trainer.num_steps:,} updates, into {folder}",
+            file=sys.stderr,
+        )
+    outcome = trainer.run()
+    if options.json:
+        print(json.dumps({"folder": str(folder), **vars(outcome)}))
+    elif outcome.finished:
+        print(f"done after {outcome.step} updates and {outcome.seconds:.0f} s; the model is in {folder}", file=sys.stderr)
+    else:
+        print(f"stopped after {outcome.step} updates; go on with --resume --out {folder}", file=sys.stderr)
+
+
+def _stored_alike(stored: dict[str, dict[str, Any]], name: str, value: Any) -> bool:
+    return any(section.get(name) == value for section in stored.values())
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    values = load(options.folder).evaluate(options.data)
+    if options.json:
+        print(json.dumps(values))
+        return
+    for name, value in values.items():
+        print(f"{name:20s} {value:,.4f}" if isinstance(value, float) else f"{name:20s} {value:,}")
+
+
+def _generate(options: argparse.Namespace) -> None:
+    open_folder(options.folder, LanguageModeling.name)
+    pieces = load(options.folder).stream(
+        options.prompt, options.length, options.temperature, options.top_k, options.top_p, options.seed, options.unknown
+    )
+    print(options.prompt, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+def _config(options: argparse.Namespace) -> None:
+    print(commented_toml({**TASKS[options.task].sections, **SECTIONS}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

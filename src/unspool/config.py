@@ -1,0 +1,153 @@
+"""Settings: dataclasses that are at once command-line flags, a commented TOML file and what a model folder remembers.
+
+A run's settings are a mapping from section names to dataclass instances. Field names are unique over all sections, so
+that every setting has one flag. Precedence: flag, then TOML, then default.
+"""
+
+import argparse
+import dataclasses
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from unspool.errors import ConfigError, did_you_mean
+
+Sections = Mapping[str, type[Any]]
+Settings = dict[str, Any]
+
+
+def setting(default: Any, help: str, choices: Sequence[str] = ()) -> Any:
+    """A dataclass field with the line that help texts and TOML files show."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": tuple(choices)})
+
+
+def require(condition: bool, name: str, value: Any, expected: str) -> None:
+    """Raises a ConfigError that names a setting unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{name} must be {expected}, got {value!r}.")
+
+
+def check_choices(section: Any) -> None:
+    """Raises a ConfigError where a setting with choices has another value."""
+    for field in dataclasses.fields(section):
+        value, choices = getattr(section, field.name), field.metadata["choices"]
+        if choices and value not in choices:
+            hint = did_you_mean(str(value), choices)
+            raise ConfigError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}{hint}.")
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An argument parser that answers a mistake with one line, and proposes the nearest flag."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ").split()[0]
+        if message.startswith("unrecognized arguments") and unknown.startswith("-"):
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            message = f"unknown flag {unknown}{did_you_mean(unknown.split('=')[0], flags)}"
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def add_flags(parser: argparse.ArgumentParser, sections: Sections) -> None:
+    """One flag for every setting; a flag not given leaves no trace."""
+    for name, section in sections.items():
+        group = parser.add_argument_group(name)
+        for field in dataclasses.fields(section):
+            flag, text = "--" + field.name.replace("_", "-"), f"{field.metadata['help']} (default: {field.default})"
+            text = text.replace("%", "%%")
+            if field.type is bool:
+                group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+            else:
+                kind = {int: "N", float: "X", str: "TEXT"}[field.type]  # type: ignore[index]
+                group.add_argument(
+                    flag,
+                    type=field.type,  # type: ignore[arg-type]
+                    default=argparse.SUPPRESS,
+                    help=text,
+                    metavar="|".join(field.metadata["choices"]) or kind,
+                )
+
+
+def build_settings(sections: Sections, toml: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from defaults, a TOML file and flags.
+
+    Raises:
+        ConfigError: an unknown section or key, a value of the wrong type or out of range; the message says where.
+    """
+    values: dict[str, dict[str, Any]] = {name: {} for name in sections}
+    if toml is not None:
+        _merge_toml(values, sections, toml)
+    for name, section in sections.items():
+        known = {field.name for field in dataclasses.fields(section)}
+        values[name].update({k: v for k, v in (flags or {}).items() if k in known})
+    return {name: section(**values[name]) for name, section in sections.items()}
+
+
+def settings_from_dict(sections: Sections, stored: Mapping[str, Mapping[str, Any]], where: str) -> Settings:
+    """Settings from what a model folder remembers; settings that came later take their defaults."""
+    values: dict[str, dict[str, Any]] = {name: {} for name in sections}
+    for name, section in stored.items():
+        _merge_section(values, sections, name, section, where)
+    return {name: section(**values[name]) for name, section in sections.items()}
+
+
+def settings_to_dict(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings as plain values for JSON."""
+    return {name: dataclasses.asdict(section) for name, section in settings.items()}
+
+
+def commented_toml(sections: Sections) -> str:
+    """A TOML file of every setting at its default, each with its help above it."""
+    lines: list[str] = []
+    for name, section in sections.items():
+        lines.append(f"[{name}]")
+        for field in dataclasses.fields(section):
+            choices = field.metadata["choices"]
+            lines.append(f"# {field.metadata['help']}" + (f": {', '.join(choices)}" if choices else ""))
+            lines.append(f"{field.name} = {json.dumps(field.default)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _merge_toml(values: dict[str, dict[str, Any]], sections: Sections, path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    for name, section in document.items():
+        _merge_section(values, sections, name, section, str(path))
+
+
+def _merge_section(
+    values: dict[str, dict[str, Any]], sections: Sections, name: str, section: Any, where: str
+) -> None:
+    if name not in sections:
+        homes = [s for s, kind in sections.items() if name in _names(kind)]
+        hint = f"; it belongs under [{homes[0]}]" if homes else did_you_mean(name, sections)
+        raise ConfigError(f"{where}: unknown section [{name}]{hint}.")
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{where}: [{name}] must be a table of settings, got {section!r}.")
+    types = {field.name: field.type for field in dataclasses.fields(sections[name])}
+    for key, value in section.items():
+        if key not in types:
+            homes = [s for s, kind in sections.items() if key in _names(kind)]
+            hint = f"; it belongs under [{homes[0]}]" if homes else did_you_mean(key, types)
+            raise ConfigError(f"{where}: unknown key {key!r} in [{name}]{hint}.")
+        kind = types[key]
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not kind:
+            expected = getattr(kind, "__name__", kind)
+            raise ConfigError(f"{where}: {key} in [{name}] must be {expected}, got {value!r}.")
+        values[name][key] = value
+
+
+def _names(section: type[Any]) -> Iterable[str]:
+    return [field.name for field in dataclasses.fields(section)]

@@ -1,0 +1,34 @@
+"""Reading the user's files: text sources, tokenizers with their vocabularies, token files, batches."""
+
+from unspool.data.batching import StreamBatch, StreamBatches
+from unspool.data.text import TextSource, open_text
+from unspool.data.token_file import TokenFile, write_tokens
+from unspool.data.tokenizers import (
+    UNITS,
+    BPETokenizer,
+    ByteTokenizer,
+    CharacterTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    build_tokenizer,
+    read_tokenizer,
+)
+from unspool.data.vocabulary import Vocabulary
+
+__all__ = [
+    "UNITS",
+    "BPETokenizer",
+    "ByteTokenizer",
+    "CharacterTokenizer",
+    "StreamBatch",
+    "StreamBatches",
+    "TextSource",
+    "TokenFile",
+    "Tokenizer",
+    "Vocabulary",
+    "WordTokenizer",
+    "build_tokenizer",
+    "open_text",
+    "read_tokenizer",
+    "write_tokens",
+]

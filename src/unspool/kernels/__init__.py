@@ -1,0 +1,27 @@
+"""The engine: programs traced from equations, and the two scans that run them over time."""
+
+from unspool.kernels.gated_scan import fold, gated_scan, run_program
+from unspool.kernels.linear_scan import fold_linear, linear_scan
+from unspool.kernels.masks import active_steps
+from unspool.kernels.program import Instruction, Program, ProgramBuilder, hoist, parse, with_probes
+from unspool.kernels.tracing import CellPrograms, Signature, trace, trace_adjoint, trace_tangent
+
+__all__ = [
+    "CellPrograms",
+    "Instruction",
+    "Program",
+    "ProgramBuilder",
+    "Signature",
+    "active_steps",
+    "fold",
+    "fold_linear",
+    "gated_scan",
+    "hoist",
+    "linear_scan",
+    "parse",
+    "run_program",
+    "trace",
+    "trace_adjoint",
+    "trace_tangent",
+    "with_probes",
+]

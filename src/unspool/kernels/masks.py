@@ -1,0 +1,19 @@
+"""Lengths and masks as the scans read them: time first, one column per sequence."""
+
+import torch
+from torch import Tensor
+
+
+def active_steps(lengths: Tensor, num_steps: int) -> Tensor:
+    """[T, B] booleans: true where step t lies within a sequence of the given length.
+
+    Args:
+        lengths: [B] integers.
+        num_steps: T.
+    """
+    return torch.arange(num_steps, device=lengths.device).unsqueeze(1) < lengths.unsqueeze(0)
+
+
+def per_row(mask: Tensor) -> Tensor:
+    """A [T, B] mask shaped to broadcast against states of shape [S, T, B, H]."""
+    return mask.unsqueeze(0).unsqueeze(-1)

@@ -1,0 +1,302 @@
+"""Programs: a cell's equations as a short list of pointwise operations that any backend can run.
+
+A program is a pure value. It prints as text that parses back to the same program, so it can travel as a string
+argument of an operator and needs no registry::
+
+    program x 1 h 1 s 1
+    t0 = add x0 h0
+    t1 = tanh t0
+    return t1
+
+Inputs are named by group and position: ``x`` x-gates, ``h`` h-gates, ``s`` states, ``v`` vectors [H], ``n`` per-step
+tensors [T, B, H], ``q`` per-sequence tensors [B, H], ``d`` cotangents or tangents, ``r`` values computed beforehand.
+Programs are made from Python by `unspool.kernels.tracing`.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor
+
+from unspool.errors import LoweringError
+
+GROUPS = "xhsvnqdr"
+REAL_UNARY = ("neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid")
+REAL_UNARY += ("erf",)
+REAL_BINARY = ("add", "sub", "mul", "div", "pow", "maximum", "minimum")
+COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+LOGICAL = ("not", "and", "or")
+COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum", "eq", "ne", "and", "or"})
+OPERATIONS = frozenset((*REAL_UNARY, *REAL_BINARY, *COMPARISONS, *LOGICAL, "where"))
+
+_VALUE = re.compile(rf"[{GROUPS}t]\d+")
+
+Operand = str | float
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """``target = operation operands``; an operand is the name of a value or a number."""
+
+    target: str
+    operation: str
+    operands: tuple[Operand, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A straight line of pointwise operations.
+
+    Attributes:
+        sizes: how many inputs each group has, in the order of `GROUPS`; groups of size zero may be left out.
+        instructions: in an order in which every operand is known before it is used.
+        outputs: names of values, or numbers where an output is constant.
+    """
+
+    sizes: tuple[tuple[str, int], ...]
+    instructions: tuple[Instruction, ...]
+    outputs: tuple[Operand, ...]
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of all inputs, in the order in which a call takes them."""
+        return tuple(f"{group}{i}" for group, size in self.sizes for i in range(size))
+
+    @cached_property
+    def text(self) -> str:
+        """The program as text; `parse` gives the same program back."""
+        header = " ".join(["program", *(f"{group} {size}" for group, size in self.sizes)])
+        lines = [f"{i.target} = {i.operation} {' '.join(map(_spell, i.operands))}" for i in self.instructions]
+        return "\n".join([header, *lines, f"return {' '.join(map(_spell, self.outputs))}"])
+
+    @cached_property
+    def digest(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        return self.text
+
+    def size(self, group: str) -> int:
+        """Number of inputs in a group."""
+        return dict(self.sizes).get(group, 0)
+
+    def __call__(self, *values: Tensor) -> list[Tensor]:
+        """Runs the program on tensors of shapes that broadcast together; plain PyTorch, differentiable.
+
+        Args:
+            values: one tensor for each name in `inputs`.
+
+        Returns:
+            One tensor for each output.
+        """
+        register: list[Tensor] = list(values)
+        for function, operands in self._plan:
+            register.append(function(*[register[o] if isinstance(o, int) else o for o in operands]))
+        like = values[0]
+        return [register[o] if isinstance(o, int) else torch.full_like(like, o) for o in self._places]
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        names = [*self.inputs, *(i.target for i in self.instructions)]
+        return {name: position for position, name in enumerate(names)}
+
+    @cached_property
+    def _plan(self) -> list[tuple[Callable[..., Tensor], tuple[int | float, ...]]]:
+        return [(_TORCH[i.operation], tuple(map(self._place, i.operands))) for i in self.instructions]
+
+    @cached_property
+    def _places(self) -> tuple[int | float, ...]:
+        return tuple(map(self._place, self.outputs))
+
+    def _place(self, operand: Operand) -> int | float:
+        return self._positions[operand] if isinstance(operand, str) else operand
+
+
+@lru_cache(maxsize=512)
+def parse(text: str) -> Program:
+    """Reads a program from its text.
+
+    Raises:
+        LoweringError: the text is not a program; the message names the line.
+    """
+    lines = [line.strip() for line in text.strip().splitlines()]
+    words = lines[0].split() if lines else []
+    if len(lines) < 2 or not words or words[0] != "program" or not lines[-1].startswith("return"):
+        raise LoweringError("program text must begin with 'program GROUP SIZE ...' and end with 'return ...'.")
+    sizes = tuple(zip(words[1::2], map(int, words[2::2]), strict=True))
+    known = {f"{group}{i}" for group, size in sizes for i in range(size)}
+    instructions = []
+    for number, line in enumerate(lines[1:-1], start=2):
+        target, equals, operation, *operands = line.split()
+        if equals != "=" or operation not in OPERATIONS:
+            raise LoweringError(f"program text, line {number}: expected 'tN = OPERATION ...', got {line!r}.")
+        instructions.append(Instruction(target, operation, tuple(_read(word, known, number) for word in operands)))
+        known.add(target)
+    outputs = tuple(_read(word, known, len(lines)) for word in lines[-1].split()[1:])
+    return Program(sizes, tuple(instructions), outputs)
+
+
+class ProgramBuilder:
+    """Collects instructions; equal ones are stored once, constants are folded, dead ones are dropped at the end."""
+
+    def __init__(self, sizes: Sequence[tuple[str, int]]):
+        self.sizes = tuple((group, size) for group, size in sizes if size)
+        self._instructions: list[Instruction] = []
+        self._known: dict[tuple[str, tuple[Operand, ...]], str] = {}
+
+    def emit(self, operation: str, *operands: Operand) -> Operand:
+        """Adds one operation and returns its value: a name, or a number where all operands are numbers."""
+        folded = _fold(operation, operands)
+        if folded is not None:
+            return folded
+        if operation in COMMUTATIVE:
+            operands = tuple(sorted(operands, key=lambda o: (isinstance(o, float), str(o))))
+        key = (operation, operands)
+        if key not in self._known:
+            target = f"t{len(self._instructions)}"
+            self._instructions.append(Instruction(target, operation, operands))
+            self._known[key] = target
+        return self._known[key]
+
+    def build(self, outputs: Sequence[Operand]) -> Program:
+        """The finished program, without dead code and with values numbered anew."""
+        return _renumber(Program(self.sizes, _alive(self._instructions, outputs), tuple(outputs)))
+
+
+def with_probes(program: Program) -> Program:
+    """The forward program with a per-step tensor added to each state that it returns.
+
+    The gradient with respect to a zero-valued probe is dL/dstate_t along all paths through time. The probes
+    are the last inputs of group ``n``.
+    """
+    count, probes = program.size("n"), len(program.outputs)
+    sizes = dict(program.sizes) | {"n": count + probes}
+    builder = ProgramBuilder([(group, sizes.get(group, 0)) for group in GROUPS])
+    names = _replay(builder, program)
+    outputs = [builder.emit("add", names.get(str(o), o), f"n{count + i}") for i, o in enumerate(program.outputs)]
+    return builder.build(outputs)
+
+
+def hoist(program: Program) -> tuple[Program, Program]:
+    """Splits an adjoint into what does not depend on its cotangents and what does.
+
+    Returns:
+        Two programs. The first takes all inputs but group ``d`` and returns the values that the second needs; the
+        second takes group ``d``, then those values as group ``r``, and returns the outputs. The first can run over all
+        time steps at once, so that only the second is left inside the loop.
+    """
+    varying = {f"d{i}" for i in range(program.size("d"))}
+    early, late = [], []
+    for instruction in program.instructions:
+        depends = any(operand in varying for operand in instruction.operands)
+        (late if depends else early).append(instruction)
+        if depends:
+            varying.add(instruction.target)
+    wanted = [o for i in late for o in i.operands] + list(program.outputs)
+    carried = list(dict.fromkeys(o for o in wanted if isinstance(o, str) and o not in varying))
+    first = Program(tuple((g, n) for g, n in program.sizes if g != "d"), tuple(early), tuple(carried))
+    names: dict[Operand, Operand] = {name: f"r{i}" for i, name in enumerate(carried)}
+    second = Program(
+        tuple((g, n) for g, n in (("d", program.size("d")), ("r", len(carried))) if n),
+        tuple(Instruction(i.target, i.operation, tuple(names.get(o, o) for o in i.operands)) for i in late),
+        tuple(names.get(o, o) for o in program.outputs),
+    )
+    return first, second
+
+
+def _alive(instructions: Sequence[Instruction], outputs: Sequence[Operand]) -> tuple[Instruction, ...]:
+    needed, alive = set(outputs), []
+    for instruction in reversed(instructions):
+        if instruction.target in needed:
+            alive.append(instruction)
+            needed.update(instruction.operands)
+    return tuple(reversed(alive))
+
+
+def _renumber(program: Program) -> Program:
+    names: dict[Operand, Operand] = {i.target: f"t{n}" for n, i in enumerate(program.instructions)}
+    instructions = tuple(
+        Instruction(str(names[i.target]), i.operation, tuple(names.get(o, o) for o in i.operands))
+        for i in program.instructions
+    )
+    return Program(program.sizes, instructions, tuple(names.get(o, o) for o in program.outputs))
+
+
+def _replay(builder: ProgramBuilder, program: Program) -> dict[str, Operand]:
+    names: dict[str, Operand] = {}
+    for i in program.instructions:
+        names[i.target] = builder.emit(i.operation, *(names.get(str(o), o) for o in i.operands))
+    return names
+
+
+def _fold(operation: str, operands: tuple[Operand, ...]) -> Operand | None:
+    if operation == "mul" and 1.0 in operands:
+        return operands[1] if operands[0] == 1.0 else operands[0]
+    if operation == "add" and 0.0 in operands:
+        return operands[1] if operands[0] == 0.0 else operands[0]
+    if operation in ("sub", "div") and operands[1] == (0.0 if operation == "sub" else 1.0):
+        return operands[0]
+    if operation == "neg" and isinstance(operands[0], float):
+        return -operands[0]
+    if operation in ("add", "sub", "mul", "div", "pow") and all(isinstance(o, float) for o in operands):
+        numbers = [torch.tensor(o, dtype=torch.float64) for o in operands]
+        return float(_TORCH[operation](*numbers))
+    return None
+
+
+def _spell(operand: Operand) -> str:
+    return operand if isinstance(operand, str) else repr(operand)
+
+
+def _read(word: str, known: set[str], line: int) -> Operand:
+    if _VALUE.fullmatch(word):
+        if word not in known:
+            raise LoweringError(f"program text, line {line}: {word} is used before it is known.")
+        return word
+    try:
+        return float(word)
+    except ValueError:
+        raise LoweringError(f"program text, line {line}: {word!r} is neither a value nor a number.") from None
+
+
+def _tensor_pair(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    def apply(a: Tensor | float, b: Tensor | float) -> Tensor:
+        like = a if isinstance(a, Tensor) else b
+        assert isinstance(like, Tensor)
+        return function(*(o if isinstance(o, Tensor) else like.new_tensor(o) for o in (a, b)))
+
+    return apply
+
+
+def _arithmetic(symbol: str) -> Callable[..., Tensor]:
+    function: Callable[..., Tensor] = {
+        "add": lambda a, b: a + b,
+        "sub": lambda a, b: a - b,
+        "mul": lambda a, b: a * b,
+        "div": lambda a, b: a / b,
+        "pow": lambda a, b: a**b,
+        "lt": lambda a, b: a < b,
+        "le": lambda a, b: a <= b,
+        "gt": lambda a, b: a > b,
+        "ge": lambda a, b: a >= b,
+        "eq": lambda a, b: a == b,
+        "ne": lambda a, b: a != b,
+        "and": lambda a, b: a & b,
+        "or": lambda a, b: a | b,
+    }[symbol]
+    return function
+
+
+_TORCH: dict[str, Callable[..., Tensor]] = {
+    **{name: getattr(torch, name) for name in REAL_UNARY},
+    **{name: _arithmetic(name) for name in (*REAL_BINARY[:5], *COMPARISONS, "and", "or")},
+    "maximum": _tensor_pair(torch.maximum),
+    "minimum": _tensor_pair(torch.minimum),
+    "not": torch.logical_not,
+    "where": torch.where,
+}

@@ -1,0 +1,159 @@
+"""A cell folded over time: the whole sequence with `forward`, one step with `step`, equal by law."""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import nn
+
+from unspool.cells import Cell
+from unspool.errors import ShapeError
+from unspool.kernels import active_steps
+from unspool.layers.bptt import BPTT, FullBPTT
+from unspool.state import map_state, state_tensors
+from unspool.types import Bool, Float, Int, Tensor
+
+
+class LayerOutput(NamedTuple):
+    """What a layer returns: the output of every step, and the state after the last."""
+
+    output: Float[Tensor, "T B O"]
+    state: Any
+
+
+class Trajectory(NamedTuple):
+    """A layer's output with the states of all steps: a NamedTuple of tensors [T, B, H]."""
+
+    output: Float[Tensor, "T B O"]
+    states: Any
+    state: Any
+
+
+class Layer(Protocol):
+    """The two faces of everything that can be stacked."""
+
+    input_size: int
+
+    @property
+    def output_size(self) -> int: ...
+
+    def initial_state(self, batch_size: int) -> Any: ...
+
+    def __call__(
+        self, x: Tensor, state: Any = None, lengths: Tensor | None = None, reset: Tensor | None = None
+    ) -> LayerOutput: ...
+
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]: ...
+
+
+class Recurrent(nn.Module):
+    """A cell over time.
+
+    Args:
+        cell: any cell.
+        bptt: how gradients run through time.
+        reverse: read the sequence from its end; with lengths, each from its own.
+    """
+
+    def __init__(self, cell: Cell, bptt: BPTT = FullBPTT(), reverse: bool = False):
+        super().__init__()
+        self.cell, self.bptt, self.reverse = cell, bptt, reverse
+        self.input_size = cell.input_size
+
+    @property
+    def output_size(self) -> int:
+        """Features of one output."""
+        return self.cell.output_size
+
+    def initial_state(self, batch_size: int) -> Any:
+        """The state before the first step."""
+        return self.cell.initial_state(batch_size)
+
+    def forward(
+        self,
+        x: Float[Tensor, "T B I"],
+        state: Any = None,
+        lengths: Int[Tensor, " B"] | None = None,
+        reset: Bool[Tensor, "T B"] | None = None,
+    ) -> LayerOutput:
+        """Runs the whole sequence.
+
+        Args:
+            x: [T, B, I]; T and B may be 0.
+            state: tensors [B, H]; the cell's initial state unless given.
+            lengths: [B] integers in 0..T. Beyond its length a sequence's state stands still.
+            reset: [T, B] booleans; where true, the step begins from the cell's initial state.
+
+        Returns:
+            The outputs [T, B, O] and the state after the last step.
+
+        Raises:
+            ShapeError: an argument has other axes than these.
+        """
+        trajectory = self.unroll(x, state, lengths, reset)
+        return LayerOutput(trajectory.output, trajectory.state)
+
+    def unroll(
+        self,
+        x: Float[Tensor, "T B I"],
+        state: Any = None,
+        lengths: Int[Tensor, " B"] | None = None,
+        reset: Bool[Tensor, "T B"] | None = None,
+    ) -> Trajectory:
+        """`forward` with the states of all steps, differentiable."""
+        _check_input(x, self.input_size)
+        num_steps, batch_size = x.shape[:2]
+        _check_masks(lengths, reset, num_steps, batch_size)
+        state = self.initial_state(batch_size) if state is None else state
+        _check_state(state, batch_size, self.cell.hidden_size)
+        if lengths is not None:  # what stands in the padding must not reach a product, where 0 * NaN is NaN
+            x = torch.where(active_steps(lengths, num_steps).unsqueeze(-1), x, x.new_zeros(()))
+        noise = self.cell.draw_noise(num_steps, batch_size)
+        states = self.bptt.unroll(self.cell, x, state, self.cell.weights(), noise, lengths, reset, self.reverse)
+        final = map_state(lambda s: s[0 if self.reverse else -1], states) if num_steps else state
+        return Trajectory(self.cell.readout(states[0], x), states, final)
+
+    def step(self, x: Float[Tensor, "B I"], state: Any) -> tuple[Float[Tensor, "B O"], Any]:
+        """Runs one step: the output and the new state. Folding it over a sequence gives `forward`.
+
+        Raises:
+            ShapeError: the layer reads from the end, so that a single step has no meaning.
+        """
+        if self.reverse:
+            raise ShapeError("Recurrent.step: a reversed layer needs the whole sequence; call forward.")
+        return self.cell.step(x, state)
+
+
+def _check_input(x: Tensor, input_size: int) -> None:
+    if x.dim() != 3 or x.shape[-1] != input_size:
+        raise ShapeError(
+            f"Recurrent.forward: x must be [T, B, {input_size}] for this cell, got {list(x.shape)}; "
+            + (f"build the cell with input_size={x.shape[-1]}." if x.dim() == 3 else "time is the first axis.")
+        )
+
+
+def _check_state(state: Any, batch_size: int, hidden_size: int) -> None:
+    for tensor in state_tensors(state):
+        if tensor.shape != (batch_size, hidden_size):
+            raise ShapeError(
+                f"Recurrent.forward: every tensor of state must be [{batch_size}, {hidden_size}], "
+                f"got {list(tensor.shape)}."
+            )
+
+
+def _check_masks(lengths: Tensor | None, reset: Tensor | None, num_steps: int, batch_size: int) -> None:
+    if lengths is not None:
+        if lengths.shape != (batch_size,) or lengths.is_floating_point():
+            raise ShapeError(
+                f"Recurrent.forward: lengths must be [{batch_size}] integers, "
+                f"got {list(lengths.shape)} of {lengths.dtype}."
+            )
+        if batch_size and not torch.compiler.is_compiling() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= num_steps:
+            raise ShapeError(
+                f"Recurrent.forward: lengths must lie in 0..{num_steps}, "
+                f"got {int(lengths.min())}..{int(lengths.max())}."
+            )
+    if reset is not None and (reset.shape != (num_steps, batch_size) or reset.dtype != torch.bool):
+        raise ShapeError(
+            f"Recurrent.forward: reset must be [{num_steps}, {batch_size}] booleans, "
+            f"got {list(reset.shape)} of {reset.dtype}."
+        )

@@ -1,0 +1,72 @@
+"""What a task is: it knows files, vocabularies and metrics, and builds a model for them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+from torch import nn
+
+
+class BatchSource(Protocol):
+    """All batches of an epoch, each a pure function of its place, so that a run can go on from anywhere."""
+
+    batch_size: int
+
+    def __len__(self) -> int: ...
+
+    def batch(self, epoch: int, index: int) -> Any: ...
+
+
+class Task(ABC):
+    """One kind of work on one kind of data.
+
+    Attributes:
+        name: as the command line and model folders know it.
+        sections: its settings by section.
+        unit: what progress and losses are counted in.
+        criterion: the key of `validate` that training minimizes.
+    """
+
+    name: ClassVar[str]
+    sections: ClassVar[Mapping[str, type[Any]]]
+    unit: str
+    criterion: str
+
+    @classmethod
+    @abstractmethod
+    def prepare(cls, settings: Mapping[str, Any], folder: Path) -> Self:
+        """Reads the user's data and writes into the folder all that training and prediction need of it.
+
+        Raises:
+            DataError: the data cannot be used.
+        """
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, settings: Mapping[str, Any], folder: Path) -> Self:
+        """The task as `prepare` left it in a folder.
+
+        Raises:
+            CheckpointError: something is missing or damaged.
+        """
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """A model with fresh weights."""
+
+    @abstractmethod
+    def training_batches(self, seed: int) -> BatchSource:
+        """The training data, in an order that the seed decides."""
+
+    @abstractmethod
+    def validate(self, model: Any) -> dict[str, float] | None:
+        """Metrics on the validation data; None where there is none."""
+
+    @abstractmethod
+    def evaluate(self, model: Any, data: str) -> dict[str, float]:
+        """Metrics on data of the user's."""
+
+    @abstractmethod
+    def predictor(self, model: Any) -> Any:
+        """The trained model as a user holds it."""

@@ -1,0 +1,348 @@
+"""Language modelling: raw text in, a model of the next symbol, text out."""
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from unspool import initializers
+from unspool.cells import Cell, GatedCell, find_cell, recurrent_dropout, zoneout
+from unspool.config import check_choices, require, setting
+from unspool.data import (
+    UNITS,
+    StreamBatches,
+    TextSource,
+    TokenFile,
+    Tokenizer,
+    build_tokenizer,
+    open_text,
+    read_tokenizer,
+    write_tokens,
+)
+from unspool.data.text import BUILTIN
+from unspool.errors import CheckpointError, ConfigError, DataError
+from unspool.layers import stack_cells
+from unspool.models import LanguageModel
+from unspool.search import Sampling, sample
+from unspool.state import map_state, state_tensors
+from unspool.tasks.base import BatchSource, Task
+
+SPLITS = ("train", "validation", "test")
+INITIALIZATIONS = ("default", "orthogonal", "identity")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which text, and how it is cut."""
+
+    data: str = setting(BUILTIN, "text file, folder of text files, - for standard input, or the text Python comes with")
+    validation: str = setting("", "validation text; empty: the last part of the data")
+    test: str = setting("", "test text; empty: the last part of the data, if test_share says so")
+    validation_share: float = setting(0.1, "share of the data held out for validation, taken from its end")
+    test_share: float = setting(0.0, "share of the data held out for testing, taken from its very end")
+    unit: str = setting("character", "what one step reads", UNITS)
+    vocabulary_size: int = setting(0, "at most so many symbols; 0: all (bpe: 4096)")
+    min_count: int = setting(1, "characters and words that occur less often are unknown")
+    batch_size: int = setting(32, "streams read side by side")
+    bptt_steps: int = setting(128, "steps between updates, through which gradients run")
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        for name in ("validation_share", "test_share"):
+            require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "at least 0 and below 1")
+        shares = self.validation_share + self.test_share
+        require(shares < 1.0, "validation_share + test_share", shares, "below 1")
+        for name in ("batch_size", "bptt_steps", "min_count"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(self.vocabulary_size >= 0, "vocabulary_size", self.vocabulary_size, "at least 0")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which network."""
+
+    cell: str = setting("lstm", "a cell of the catalogue, or your_module:YourCell")
+    hidden_size: int = setting(512, "units of each layer")
+    num_layers: int = setting(2, "layers")
+    embedding_size: int = setting(128, "features of an embedded symbol")
+    tied: bool = setting(False, "share the table of embeddings with the softmax")
+    residual: bool = setting(False, "add each layer's input to its output where sizes allow")
+    layer_norm: bool = setting(False, "normalize the input of each layer")
+    dropout: float = setting(0.25, "of what is handed from layer to layer")
+    input_dropout: float = setting(0.0, "of embedded features")
+    output_dropout: float = setting(0.25, "of the last layer's output")
+    embedding_dropout: float = setting(0.0, "of whole symbols")
+    weight_drop: float = setting(0.0, "of the entries of every weight_hh, anew for each batch")
+    recurrent_dropout: float = setting(0.0, "of h before the recurrent product, one mask a sequence")
+    zoneout: float = setting(0.0, "probability that a unit keeps its old state")
+    locked: bool = setting(True, "drop the same features between layers at every step of a batch")
+    activation_penalty: float = setting(0.0, "AR: times the mean square of outputs")
+    slowness_penalty: float = setting(0.0, "TAR: times the mean square of the outputs' change per step")
+    recurrent_initialization: str = setting("default", "of the recurrent weights", INITIALIZATIONS)
+    recurrent_variance: float = setting(0.0, "k > 0: recurrent weights normal with variance k / hidden_size")
+    forget_bias: float = setting(1.0, "bias of the forget gate, where there is one; 0: PyTorch's default")
+    chrono_max_lag: int = setting(0, "chrono initialization of the gates for lags up to this; 0: off")
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        for name in ("hidden_size", "num_layers", "embedding_size"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("dropout", "input_dropout", "output_dropout", "embedding_dropout", "weight_drop",
+                     "recurrent_dropout", "zoneout"):  # fmt: skip
+            require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "at least 0 and below 1")
+
+    def build_cell(self, input_size: int, hidden_size: int) -> Cell:
+        """A cell with its initialization and modifiers."""
+        cell = find_cell(self.cell)(input_size, hidden_size)
+        if isinstance(cell, GatedCell):
+            self._initialize(cell)
+        if self.recurrent_dropout:
+            cell = recurrent_dropout(cell, self.recurrent_dropout)
+        return zoneout(cell, self.zoneout, self.zoneout) if self.zoneout else cell
+
+    def _initialize(self, cell: GatedCell) -> None:
+        if self.recurrent_variance:
+            initializers.variance_(cell, self.recurrent_variance)
+        elif self.recurrent_initialization == "orthogonal":
+            initializers.orthogonal_(cell)
+        elif self.recurrent_initialization == "identity":
+            initializers.identity_(cell)
+        if self.chrono_max_lag:
+            initializers.chrono_(cell, self.chrono_max_lag)
+        elif self.forget_bias and "f" in cell.gates and cell.bias_ih is not None:
+            initializers.forget_bias_(cell, self.forget_bias)
+
+
+class LanguageModeling(Task):
+    """Predicting the next character, byte, word or piece of a text."""
+
+    name = "language-modeling"
+    sections = {"data": DataSettings, "model": ModelSettings}
+    criterion = "nats_per_unit"
+
+    def __init__(self, settings: Mapping[str, Any], tokenizer: Tokenizer, files: Mapping[str, TokenFile]):
+        self.data: DataSettings = settings["data"]
+        self.model: ModelSettings = settings["model"]
+        self.tokenizer, self.files = tokenizer, files
+        self.unit = {"character": "characters", "byte": "bytes", "word": "words", "bpe": "pieces"}[tokenizer.unit]
+
+    @classmethod
+    def prepare(cls, settings: Mapping[str, Any], folder: Path) -> Self:
+        data: DataSettings = settings["data"]
+        sources = _split(data)
+        tokenizer = build_tokenizer(data.unit, sources["train"], data.vocabulary_size, data.min_count)
+        (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+        for split, source in sources.items():
+            named = {"train": data.data, "validation": data.validation, "test": data.test}[split] or data.data
+            write_tokens(folder / "tokens" / f"{split}.bin", tokenizer, source, f"{named} ({split})")
+        return cls.restore(settings, folder)
+
+    @classmethod
+    def restore(cls, settings: Mapping[str, Any], folder: Path) -> Self:
+        path = folder / "tokenizer.json"
+        try:
+            tokenizer = read_tokenizer(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}); the model folder is damaged.") from error
+        paths = {split: folder / "tokens" / f"{split}.bin" for split in SPLITS}
+        files = {split: TokenFile.open(path) for split, path in paths.items() if path.exists()}
+        return cls(settings, tokenizer, files)
+
+    def build_model(self) -> LanguageModel:
+        model = self.model
+        stack = stack_cells(
+            model.build_cell,
+            model.embedding_size,
+            model.hidden_size,
+            model.num_layers,
+            dropout=model.dropout,
+            locked=model.locked,
+            residual=model.residual,
+            layer_norm=model.layer_norm,
+        )
+        return LanguageModel(
+            self.tokenizer.vocabulary_size,
+            stack,
+            tied=model.tied,
+            input_dropout=model.input_dropout,
+            output_dropout=model.output_dropout,
+            embedding_dropout=model.embedding_dropout,
+            recurrent_weight_drop=model.weight_drop,
+            activation_penalty=model.activation_penalty,
+            slowness_penalty=model.slowness_penalty,
+        )
+
+    def training_batches(self, seed: int) -> BatchSource:
+        if "train" not in self.files:
+            raise CheckpointError("the folder holds no training data; it was copied without its `tokens` folder.")
+        tokens = self.files["train"].tokens()
+        return StreamBatches(tokens, self.data.batch_size, self.data.bptt_steps, seed)
+
+    def validate(self, model: LanguageModel) -> dict[str, float] | None:
+        return self.measure(model, self.files["validation"]) if "validation" in self.files else None
+
+    def evaluate(self, model: LanguageModel, data: str) -> dict[str, float]:
+        """Metrics on a text, or on the run's own split with one of the names in `SPLITS`.
+
+        Raises:
+            DataError: the text is missing, empty or not UTF-8.
+        """
+        if data in SPLITS and not Path(data).exists():
+            if data not in self.files:
+                raise DataError(f"{data}: this model was trained without a {data} split; give a text file.")
+            return self.measure(model, self.files[data])
+        with tempfile.TemporaryDirectory() as folder:
+            tokens = write_tokens(Path(folder) / "text.bin", self.tokenizer, open_text(data), data)
+            return self.measure(model, tokens)
+
+    def measure(self, model: LanguageModel, file: TokenFile) -> dict[str, float]:
+        """Loss on a text, its state carried from step to step.
+
+        The text is read in up to eight lanes side by side, each begun 512 steps before the part that counts for it, so
+        that the result is that of one long reading but for what a model remembers longer than that.
+
+        Returns:
+            nats_per_unit; bits_per_character, over the characters of the text, whatever the unit; perplexity of a unit;
+            and how many units, characters and unknown units there were.
+        """
+        tokens, steps, warm_up = file.tokens(), 256, 512
+        lanes = max(1, min(8, len(tokens) // (4 * warm_up)))
+        batches = StreamBatches(tokens, lanes, steps)
+        model.eval()
+        nats, count = 0.0, 0
+        with torch.no_grad():
+            state = self._warm_state(model, tokens, batches, warm_up)
+            for index in range(len(batches)):
+                loss = model.loss(batches.batch(0, index), state)
+                nats, count, state = nats + float(loss.sum), count + loss.count, loss.state
+        return {
+            "nats_per_unit": nats / count,
+            "bits_per_character": nats / math.log(2) / max(1, file.num_characters * count / file.num_tokens),
+            "perplexity": math.exp(min(nats / count, 700.0)),
+            "num_units": count,
+            "num_characters": file.num_characters,
+            "num_unknown": file.num_unknown,
+        }
+
+    def predictor(self, model: LanguageModel) -> "TrainedLanguageModel":
+        return TrainedLanguageModel(self, model)
+
+    def _warm_state(self, model: LanguageModel, tokens: Any, batches: StreamBatches, warm_up: int) -> Any:
+        state = model.initial_state(batches.batch_size)
+        if batches.batch_size == 1:
+            return state
+        begins = range(batches.lane_size, batches.lane_size * batches.batch_size, batches.lane_size)
+        before = torch.stack([torch.from_numpy(tokens[b - warm_up : b].astype("int64")) for b in begins], 1)
+        _, warm = model(before, model.initial_state(len(begins)))
+        fresh = model.initial_state(1)
+        merged = iter([torch.cat(pair) for pair in zip(state_tensors(fresh), state_tensors(warm), strict=True)])
+        return map_state(lambda _: next(merged), state)
+
+
+class TrainedLanguageModel:
+    """A language model to write with.
+
+    Attributes:
+        task: its data settings and tokenizer.
+        model: the network, in evaluation mode.
+    """
+
+    def __init__(self, task: LanguageModeling, model: LanguageModel):
+        self.task, self.model = task, model.eval()
+
+    def generate(
+        self,
+        prompt: str = "",
+        length: int = 200,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        unknown: str = "error",
+    ) -> str:
+        """The text that follows a prompt, without the prompt; arguments as in `stream`."""
+        return "".join(self.stream(prompt, length, temperature, top_k, top_p, seed, unknown))
+
+    def stream(
+        self,
+        prompt: str = "",
+        length: int = 200,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        unknown: str = "error",
+    ) -> Iterator[str]:
+        """The text that follows a prompt, piece by piece as it is drawn.
+
+        Args:
+            prompt: read before the first symbol is drawn; without one, a line break.
+            length: symbols to draw, in the model's unit.
+            temperature, top_k, top_p: see `unspool.search.Sampling`.
+            seed: equal seeds give equal texts.
+            unknown: what to do with symbols of the prompt that the model does not know: ``error``, or ``token`` to
+                read them as the unknown symbol.
+
+        Raises:
+            ConfigError: an argument is out of range, or the prompt holds an unknown symbol.
+        """
+        sampling = Sampling(temperature, top_k, top_p)
+        require(length >= 0, "length", length, "at least 0")
+        require(unknown in ("error", "token"), "unknown", unknown, "'error' or 'token'")
+        return self._draw(self._encode_prompt(prompt, unknown), length, sampling, seed)
+
+    def evaluate(self, data: str) -> dict[str, float]:
+        """Metrics on a text file; see `LanguageModeling.evaluate`."""
+        return self.task.evaluate(self.model, data)
+
+    def _encode_prompt(self, prompt: str, unknown: str) -> list[int]:
+        tokenizer = self.task.tokenizer
+        strange = tokenizer.unknown_in(prompt)
+        if strange and unknown == "error":
+            shown = ", ".join(f"{s!r} (U+{ord(s):04X})" if len(s) == 1 else repr(s) for s in strange[:5])
+            raise ConfigError(
+                f"prompt: {shown} not in the model's vocabulary; leave it out, or read it as the unknown symbol "
+                "with --unknown token."
+            )
+        return tokenizer.encode(prompt) or tokenizer.encode("\n") or [0]
+
+    def _draw(self, prompt: list[int], length: int, sampling: Sampling, seed: int) -> Iterator[str]:
+        tokenizer, generator = self.task.tokenizer, torch.Generator().manual_seed(seed)
+        forbidden = () if tokenizer.unknown is None else (tokenizer.unknown,)
+        with torch.inference_mode():
+            logits, state = self.model(torch.tensor(prompt).unsqueeze(1))
+            numbers = list[int]()
+            drawn = sample(self.model, state, logits[-1], sampling, generator, forbidden)
+            for _, tokens in zip(range(length), drawn, strict=False):
+                numbers.append(int(tokens))
+                text = tokenizer.decode(numbers)
+                if text.endswith("\ufffd") and len(numbers) < 8:
+                    continue  # a character whose bytes are not all there yet
+                yield text
+                numbers = []
+            if numbers:
+                yield tokenizer.decode(numbers)
+
+
+def _split(data: DataSettings) -> dict[str, TextSource]:
+    """The parts of the corpus; what is not given is cut from the end of the data, by characters."""
+    whole = open_text(data.data)
+    given = {name: open_text(getattr(data, name)) for name in ("validation", "test") if getattr(data, name)}
+    shares = {
+        "validation": 0.0 if "validation" in given else data.validation_share,
+        "test": 0.0 if "test" in given else data.test_share,
+    }
+    total = whole.count_characters()
+    test = total - int(total * shares["test"])
+    validation = int(total * (1 - shares["validation"] - shares["test"]))
+    sources: dict[str, TextSource] = {"train": whole.between(0, validation)}
+    if shares["validation"]:
+        sources["validation"] = whole.between(validation, test)
+    if shares["test"]:
+        sources["test"] = whole.between(test, total)
+    return sources | given
+

@@ -1,0 +1,17 @@
+"""Training: updates, learning rates, averages, guards, checkpoints, progress."""
+
+from unspool.training.progress import LiveProgress, PlainProgress, SilentProgress, choose_progress
+from unspool.training.settings import SECTIONS, TrainingSettings
+from unspool.training.trainer import Outcome, Trainer, model_size
+
+__all__ = [
+    "SECTIONS",
+    "LiveProgress",
+    "Outcome",
+    "PlainProgress",
+    "SilentProgress",
+    "Trainer",
+    "TrainingSettings",
+    "choose_progress",
+    "model_size",
+]

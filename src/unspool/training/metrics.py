@@ -1,0 +1,53 @@
+"""Metrics on disk: one JSON line for each report, always; TensorBoard files if asked."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Self
+
+from unspool.errors import ConfigError
+
+
+class MetricsLog:
+    """Appends reports to a file whose length is part of the checkpoint, so that no report stands there twice.
+
+    Args:
+        path: of the JSON lines.
+        tensorboard: also write event files, into the folder `tensorboard` beside it.
+    """
+
+    def __init__(self, path: Path, tensorboard: bool = False):
+        self.path, self.writer = path, None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ConfigError("--tensorboard needs the tensorboard package: pip install unspool[tensorboard].") from error
+            self.writer = SummaryWriter(str(path.with_name("tensorboard")))  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.writer is not None:
+            self.writer.close()  # type: ignore[no-untyped-call]
+
+    def write(self, event: str, **values: Any) -> None:
+        """Appends one report; what is not finite becomes null, since JSON has no word for it."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"event": event, **clean}) + "\n")
+        if self.writer is not None:
+            for name, value in values.items():
+                if name != "step" and isinstance(value, (int, float)):
+                    self.writer.add_scalar(f"{event}/{name}", value, values["step"])  # type: ignore[no-untyped-call]
+
+    def position(self) -> int:
+        """Length of the file in bytes."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def truncate(self, position: int) -> None:
+        """Cuts the file back to a length that `position` gave."""
+        if self.position() > position:
+            with self.path.open("r+b") as file:
+                file.truncate(position)

@@ -1,0 +1,56 @@
+"""Settings of training, the same for every task."""
+
+from dataclasses import dataclass
+
+from unspool.config import check_choices, require, setting
+
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "constant", "plateau")
+AVERAGES = ("none", "ema", "asgd")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a model is fitted."""
+
+    epochs: int = setting(10, "passes over the training data")
+    max_steps: int = setting(0, "stop after so many updates; 0: no limit")
+    seed: int = setting(0, "of weights, masks and order; equal seeds give equal bits")
+    optimizer: str = setting("adamw", "how a gradient becomes an update", OPTIMIZERS)
+    learning_rate: float = setting(2e-3, "at its highest")
+    weight_decay: float = setting(0.01, "decoupled for adamw; not applied to vectors")
+    momentum: float = setting(0.0, "of sgd")
+    beta2: float = setting(0.99, "of adamw: memory of the squared gradient")
+    schedule: str = setting("cosine", "of the learning rate, after the warm-up", SCHEDULES)
+    warmup_steps: int = setting(100, "updates until the learning rate is at its highest")
+    final_rate: float = setting(0.02, "cosine: the last learning rate as a share of the highest")
+    plateau_factor: float = setting(0.5, "plateau: times the learning rate when validation stands still")
+    plateau_patience: int = setting(2, "plateau: validations without improvement before that")
+    gradient_clip: float = setting(1.0, "largest norm of the gradient; 0: no clipping")
+    average: str = setting("ema", "of weights, used for validation and as the result", AVERAGES)
+    ema_decay: float = setting(0.998, "ema: share of the average that each update keeps")
+    asgd_patience: int = setting(5, "asgd: averaging begins when validation was better so many validations ago")
+    patience: int = setting(0, "stop after so many validations without improvement; 0: never")
+    validations_per_epoch: int = setting(1, "how often to validate")
+    nonfinite_limit: int = setting(10, "stop when so many updates in a row had a loss or gradient that is not finite")
+    checkpoint_seconds: float = setting(30.0, "between two checkpoints of the whole training state")
+    report_steps: int = setting(50, "updates between two lines of metrics.jsonl")
+    threads: int = setting(0, "CPU threads; 0: PyTorch's own choice")
+    device: str = setting("cpu", "where to compute: cpu, cuda, cuda:1, mps")
+    tensorboard: bool = setting(False, "also write metrics for TensorBoard into the folder")
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        for name in ("epochs", "validations_per_epoch", "nonfinite_limit", "report_steps"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("max_steps", "warmup_steps", "patience", "weight_decay", "momentum", "gradient_clip", "threads",
+                     "checkpoint_seconds", "plateau_patience", "asgd_patience", "seed"):  # fmt: skip
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        for name in ("ema_decay", "beta2", "momentum"):
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+        for name in ("final_rate", "plateau_factor"):
+            require(0 < getattr(self, name) <= 1, name, getattr(self, name), "above 0 and at most 1")
+
+
+SECTIONS = {"training": TrainingSettings}

@@ -1,0 +1,276 @@
+"""The trainer: updates, guards, validation and checkpoints, for any model that knows its loss.
+
+A run is a function of its settings and data alone. All that it depends on between two updates (weights, optimizer,
+average, schedule, carried state, random generator, place in the data, what validation has said) is in the checkpoint,
+so that a run killed anywhere and resumed ends with the same bits as one never killed.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unspool.checkpoint import LAST, METRICS, WEIGHTS, load_tensors, parameters_of, restore_parameters, save_tensors
+from unspool.errors import CheckpointError, DivergenceError
+from unspool.state import detach_state, is_finite, map_state, state_tensors
+from unspool.tasks import Task
+from unspool.training.interruption import StopSignal
+from unspool.training.metrics import MetricsLog
+from unspool.training.optimizers import (
+    LearningRate,
+    WeightAverage,
+    build_optimizer,
+    gradient_norm,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from unspool.training.progress import choose_progress
+from unspool.training.settings import TrainingSettings
+
+
+@dataclass
+class Counters:
+    """Where a run stands."""
+
+    step: int = 0  # updates tried so far, those not applied included
+    epoch: int = 0
+    index: int = 0  # of the next batch in the epoch
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    clipped: int = 0
+    seconds: float = 0.0
+    best: float = math.inf
+    best_step: int = 0
+    validations_since_best: int = 0
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: with all its updates done, by early stopping, or interrupted and ready to be resumed."""
+
+    step: int
+    finished: bool
+    best: float
+    best_step: int
+    seconds: float
+
+
+class Trainer:
+    """One run in one folder.
+
+    Args:
+        task: gives model, batches and validation.
+        settings: how to fit.
+        folder: a model folder; checkpoints and metrics are written there.
+        quiet: report nothing on standard error.
+    """
+
+    def __init__(self, task: Task, settings: TrainingSettings, folder: Path, quiet: bool = False):
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        torch.manual_seed(settings.seed)
+        self.task, self.settings, self.folder = task, settings, folder
+        self.device = torch.device(settings.device)
+        self.model: Any = task.build_model().to(self.device)
+        self.batches = task.training_batches(settings.seed)
+        self.num_steps = min(settings.epochs * len(self.batches), settings.max_steps or 10**12)
+        self.optimizer = build_optimizer(self.model, settings)
+        self.rate = LearningRate(settings, self.num_steps)
+        self.average = WeightAverage(self.model, settings)
+        self.counters = Counters()
+        self.state: Any = None
+        self.progress = choose_progress(self.num_steps, task.unit, quiet)
+        self.metrics = MetricsLog(folder / METRICS, settings.tensorboard)
+
+    def resume(self) -> bool:
+        """Goes back to the last checkpoint of the folder, if there is one.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged.
+        """
+        path = self.folder / LAST
+        if not path.exists():
+            self.metrics.truncate(0)
+            return False
+        stored = load_tensors(path)
+        try:
+            self._restore(stored.tensors, stored.values, str(path))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: the file is damaged ({error!r}).") from error
+        return True
+
+    def run(self) -> Outcome:
+        """Trains to the end, or until the process is asked to stop; the folder then holds the last state.
+
+        Raises:
+            DivergenceError: too many updates in a row were not finite; the folder holds the last state that was.
+        """
+        began = time.monotonic() - self.counters.seconds
+        saved = time.monotonic()
+        with StopSignal() as stop, self.progress, self.metrics:
+            while not self.counters.finished and not stop.received:
+                self._update()
+                self.counters.seconds = time.monotonic() - began
+                if self._due_validation() or self.counters.finished:
+                    self._validate()
+                    saved = -math.inf
+                if self.counters.skipped_in_a_row == 0 and time.monotonic() - saved > self.settings.checkpoint_seconds:
+                    self.save()
+                    saved = time.monotonic()
+            if self.counters.skipped_in_a_row == 0 or self.counters.finished:
+                self.save()
+            if not (self.folder / WEIGHTS).exists():
+                self._save_weights()
+        counters = self.counters
+        return Outcome(counters.step, counters.finished, counters.best, counters.best_step, counters.seconds)
+
+    def save(self) -> None:
+        """Writes the whole training state."""
+        tensors = {f"model/{name}": t for name, t in parameters_of(self.model).items()}
+        tensors |= {f"optimizer/{name}": t for name, t in optimizer_tensors(self.optimizer, self.model).items()}
+        tensors |= {f"average/{name}": t for name, t in self.average.tensors.items()}
+        if self.state is not None:
+            tensors |= {f"state/{place}": t for place, t in enumerate(state_tensors(self.state))}
+        tensors["random"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random_cuda"] = torch.cuda.get_rng_state(self.device)
+        values = {
+            "counters": vars(self.counters),
+            "rate": self.rate.values(),
+            "average": self.average.values(),
+            "metrics": self.metrics.position(),
+        }
+        save_tensors(self.folder / LAST, tensors, values)
+
+    def _update(self) -> None:
+        counters, settings = self.counters, self.settings
+        batch = self._to_device(self.batches.batch(counters.epoch, counters.index))
+        state = self.state if counters.index else None
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.model.loss(batch, state)
+        mean = loss.sum / max(1, loss.count)
+        (mean + loss.penalty).backward()
+        norm = float(gradient_norm(self.model.parameters()))
+        value, rate = float(mean.detach()), self.rate.at(counters.step)
+        carried = detach_state(loss.state)
+        if math.isfinite(value) and math.isfinite(norm):
+            self._apply(norm, rate)
+            self.state, counters.skipped_in_a_row = carried, 0
+        else:
+            self._skip(value, norm)
+            self.state = carried if is_finite(carried) else self.model.initial_state(self.batches.batch_size)
+        self._advance()
+        self.progress.update(counters.step, loss.count, value)
+        if counters.step % settings.report_steps == 0 or counters.finished:
+            self.metrics.write(
+                "train", step=counters.step, epoch=counters.epoch, loss=value, learning_rate=rate, gradient_norm=norm,
+                clipped=counters.clipped, skipped=counters.skipped, seconds=round(counters.seconds, 2),
+            )  # fmt: skip
+        if counters.skipped_in_a_row >= settings.nonfinite_limit:
+            raise DivergenceError(self._diagnosis(value, norm, rate))
+
+    def _apply(self, norm: float, rate: float) -> None:
+        clip = self.settings.gradient_clip
+        if clip and norm > clip:
+            self.counters.clipped += 1
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(clip / norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.average.update()
+
+    def _skip(self, value: float, norm: float) -> None:
+        self.counters.skipped += 1
+        self.counters.skipped_in_a_row += 1
+        what = f"loss {value}" if not math.isfinite(value) else f"gradient norm {norm}"
+        self.progress.line(f"step {self.counters.step + 1}: {what} is not finite; this update was not applied.")
+
+    def _advance(self) -> None:
+        counters = self.counters
+        counters.step, counters.index = counters.step + 1, counters.index + 1
+        if counters.index == len(self.batches):
+            counters.epoch, counters.index = counters.epoch + 1, 0
+        counters.finished = counters.step >= self.num_steps
+
+    def _due_validation(self) -> bool:
+        per_epoch = min(self.settings.validations_per_epoch, len(self.batches))
+        within = self.counters.step % len(self.batches)
+        return within in {round(len(self.batches) * part / per_epoch) % len(self.batches) for part in range(per_epoch)}
+
+    def _validate(self) -> None:
+        counters, settings = self.counters, self.settings
+        self.average.swap()
+        values = self.task.validate(self.model)
+        if values is None:
+            self._save_weights()
+            self.average.swap()
+            return
+        value = values[self.task.criterion]
+        improved = value < counters.best
+        if improved:
+            counters.best, counters.best_step, counters.validations_since_best = value, counters.step, 0
+            self._save_weights()
+        else:
+            counters.validations_since_best += 1
+        self.average.swap()
+        self.average.after_validation(value)
+        self.rate.after_validation(improved)
+        self.metrics.write("validation", step=counters.step, epoch=counters.epoch, **values)
+        mark = "  (best so far)" if improved else ""
+        shown = "  ".join(f"{name} {number:.4f}" for name, number in values.items() if isinstance(number, float))
+        self.progress.line(f"step {counters.step}, epoch {counters.epoch}: validation {shown}{mark}")
+        if settings.patience and counters.validations_since_best >= settings.patience:
+            counters.finished = True
+            self.progress.line(f"stopping early: no improvement in {settings.patience} validations.")
+
+    def _save_weights(self) -> None:
+        save_tensors(self.folder / WEIGHTS, parameters_of(self.model), {"step": self.counters.step})
+
+    def _restore(self, tensors: dict[str, Tensor], values: dict[str, Any], where: str) -> None:
+        def part(name: str) -> dict[str, Tensor]:
+            return {key.removeprefix(name + "/"): t for key, t in tensors.items() if key.startswith(name + "/")}
+
+        restore_parameters(self.model, part("model"), where)
+        restore_optimizer(self.optimizer, self.model, part("optimizer"))
+        self.average.restore(values["average"], part("average"))
+        self.rate.restore(values["rate"])
+        self.counters = Counters(**values["counters"])
+        carried = part("state")
+        if carried:
+            ordered = iter([carried[str(place)].to(self.device) for place in range(len(carried))])
+            self.state = map_state(lambda _: next(ordered), self.model.initial_state(self.batches.batch_size))
+        torch.set_rng_state(tensors["random"])
+        if "random_cuda" in tensors and self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random_cuda"], self.device)
+        self.metrics.truncate(values["metrics"])
+
+    def _to_device(self, batch: Any) -> Any:
+        return type(batch)(*(t.to(self.device) if isinstance(t, Tensor) else t for t in batch))
+
+    def _diagnosis(self, value: float, norm: float, rate: float) -> str:
+        bad = [
+            name for name, p in self.model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())
+        ]
+        what = f"loss {value}" if not math.isfinite(value) else f"gradient norm {norm}"
+        where = f"; first in the gradient of {bad[0]}" if bad else ""
+        clip = self.settings.gradient_clip
+        return (
+            f"training diverged: {self.counters.skipped_in_a_row} updates in a row were not finite (step "
+            f"{self.counters.step}: {what}, learning rate {rate:.3g}, clipping at {clip or 'no norm'}{where}). The last "
+            f"good state is kept; try --learning-rate {rate / 4:.2g}"
+            + ("" if clip else " or --gradient-clip 1")
+            + " in a new folder."
+        )
+
+
+def model_size(model: nn.Module) -> int:
+    """Number of trainable numbers."""
+    return sum(p.numel() for p in model.parameters())

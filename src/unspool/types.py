@@ -1,0 +1,38 @@
+"""Types that every floor shares: jaxtyping's array types and the shape letters of the house.
+
+T time, B batch, I input, H hidden, G gates, L layers, V vocabulary. Inside the house tensors are time first, [T, B, ...].
+"""
+
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+State: TypeAlias = tuple[Any, ...]
+"""What a recurrence carries: a NamedTuple of tensors [B, H] for a cell, a tuple of states for a stack."""
+
+
+class HasGates(Protocol):
+    """What an initializer needs to know of a cell: gate names in order, and PyTorch's four parameters."""
+
+    gates: tuple[str, ...]
+    hidden_size: int
+    weight_ih: Tensor
+    weight_hh: Tensor | None
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+
+
+class Noise(NamedTuple):
+    """What a cell draws at random for one pass: None where it draws nothing."""
+
+    steps: Float[Tensor, "N T B H"] | None = None
+    sequences: Float[Tensor, "M B H"] | None = None
+    recurrent_mask: Float[Tensor, "B H"] | None = None
+
+    def between(self, first: int, last: int) -> "Noise":
+        """The noise of the steps first..last."""
+        return self if self.steps is None else self._replace(steps=self.steps[:, first:last])
+
+
+__all__ = ["Bool", "Float", "HasGates", "Int", "Noise", "State", "Tensor"]
