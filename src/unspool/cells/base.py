@@ -196,7 +196,8 @@ class GatedCell(Cell):
         reset: Bool[Tensor, "T B"] | None = None,
         reverse: bool = False,
     ) -> Any:
-        gates, initial = self.project(x, weights), torch.stack(tuple(state))
+        initial = torch.stack(tuple(state))
+        gates, weights = self.project(x, weights).to(initial.dtype), _autocast(weights, x.device.type)
         fresh = None if reset is None else torch.stack(tuple(self.initial_state(x.shape[1])))
         options = dict(
             vectors=weights.vectors,
@@ -282,7 +283,8 @@ class LinearCell(Cell):
         reset: Bool[Tensor, "T B"] | None = None,
         reverse: bool = False,
     ) -> Any:
-        a, b = self.noisy_coefficients(self.project(x, weights).split(self.hidden_size, -1), noise)
+        gates = self.project(x, weights).to(state[0].dtype)
+        a, b = self.noisy_coefficients(gates.split(self.hidden_size, -1), noise)
         fresh = None if reset is None else self.initial_state(x.shape[1])[0]
         states = linear_scan(a, b, state[0], lengths=lengths, reset=reset, reset_state=fresh, reverse=reverse)
         return self.state_type(states)
@@ -293,6 +295,13 @@ class LinearCell(Cell):
         a, b = self.noisy_coefficients(gates, noise)
         h = a[0] * state[0] + b[0]
         return self.readout(h, x), self.state_type(h)
+
+
+def _autocast(weights: CellWeights, device_type: str) -> CellWeights:
+    """Under autocast, the recurrent products in its type; states and equations keep theirs."""
+    if weights.weight_hh is None or not torch.is_autocast_enabled(device_type):
+        return weights
+    return weights._replace(weight_hh=weights.weight_hh.to(torch.get_autocast_dtype(device_type)))
 
 
 def _settings(module: nn.Module) -> tuple[tuple[str, Any], ...]:

@@ -48,7 +48,8 @@ def gated_scan(
     Args:
         programs: forward and adjoint of the cell, from `unspool.kernels.tracing`.
         x: [T, B, G*H], all that depends on the input alone, gates side by side.
-        weight_hh: [G*H, H], or None for a cell without a recurrent product.
+        weight_hh: [G*H, H], or None for a cell without a recurrent product. In a narrower type than x, such as bfloat16,
+            the products are computed in that type and all else in the type of x.
         bias_hh: [G*H] or None.
         initial_state: [S, B, H]; the first state is the one that enters the recurrent product.
         vectors: [P, H], parameters such as peepholes.
@@ -110,9 +111,10 @@ def fold(
     for t in _order(num_steps, reverse):
         if reset is not None:
             state = [torch.where(reset[t].unsqueeze(-1), f, s) for f, s in zip(fresh, state, strict=True)]
-        x_gates, n = x[t].split(hidden_size, -1), () if steps is None else steps[:, t].unbind(0)
-        h_gates = _recurrent_product(state[0], weight_hh, bias_hh, recurrent_mask, hidden_size)
-        new = pointwise(x_gates, h_gates, tuple(state), p, n, q)
+        fed = state[0] if recurrent_mask is None else state[0] * recurrent_mask
+        h_gates = _split(_recurrent_product(fed, weight_hh, bias_hh), hidden_size)
+        n = () if steps is None else steps[:, t].unbind(0)
+        new = pointwise(_split(x[t], hidden_size), h_gates, tuple(state), p, n, q)
         if active is not None:
             new = [torch.where(active[t], a, b) for a, b in zip(new, state, strict=True)]
         state = list(new)
@@ -162,13 +164,17 @@ def _unbind(tensor: Tensor | None) -> tuple[Tensor, ...]:
     return () if tensor is None else tensor.unbind(0)
 
 
-def _recurrent_product(
-    h: Tensor, weight_hh: Tensor | None, bias_hh: Tensor | None, recurrent_mask: Tensor | None, hidden_size: int
-) -> tuple[Tensor, ...]:
+def _recurrent_product(fed: Tensor, weight_hh: Tensor | None, bias_hh: Tensor | None) -> Tensor | None:
     if weight_hh is None:
-        return ()
-    h = h if recurrent_mask is None else h * recurrent_mask
-    return torch.nn.functional.linear(h, weight_hh, bias_hh).split(hidden_size, -1)
+        return None
+    if weight_hh.dtype == fed.dtype:
+        return torch.nn.functional.linear(fed, weight_hh, bias_hh)
+    product = torch.nn.functional.linear(fed.to(weight_hh.dtype), weight_hh).to(fed.dtype)
+    return product if bias_hh is None else product + bias_hh
+
+
+def _split(gates: Tensor | None, hidden_size: int) -> tuple[Tensor, ...]:
+    return () if gates is None else gates.split(hidden_size, -1)
 
 
 @torch.library.custom_op("unspool::gated_scan", mutates_args=())
@@ -231,7 +237,7 @@ def _scan_backward(
 ) -> list[Tensor]:
     inputs = (x, weight_hh, bias_hh, initial_state, vectors, steps, sequences)
     masks = (recurrent_mask, lengths, reset, reset_state)
-    return [g.clone() for g in _adjoint_fold(grad_states, states, adjoint, *inputs, *masks, reverse)]
+    return _adjoint_fold(grad_states, states, adjoint, *inputs, *masks, reverse)
 
 
 @_scan_backward.register_fake
@@ -270,7 +276,8 @@ def _adjoint_fold(
     early, late = _hoisted(adjoint)
     previous = _states_before(states, initial_state, reset, reset_state, reverse)  # [S, T, B, H]
     fed = previous[0] if recurrent_mask is None else previous[0] * recurrent_mask
-    h_gates = _recurrent_product(fed, weight_hh, bias_hh, None, hidden_size)
+    h_all = _recurrent_product(fed, weight_hh, bias_hh)
+    h_gates = _split(h_all, hidden_size)
     x_gates = x.split(hidden_size, -1)
     p, n, q = _unbind(vectors), _unbind(steps), _unbind(sequences)
 
@@ -284,7 +291,9 @@ def _adjoint_fold(
     zero = x.new_zeros(())
     counts = (len(x_gates), len(h_gates), len(previous), len(p), len(n), len(q))
     places = [sum(counts[:i]) for i in range(7)]
-    collected: list[list[Tensor]] = [[] for _ in range(places[-1])]
+    same = late.outputs[places[0] : places[1]] == late.outputs[places[1] : places[2]]
+    grads_x, grads_h = list[Tensor](), list[Tensor]()
+    grads_steps, totals = list[Tensor](), [torch.zeros_like(initial_state[0])] * (len(p) + len(q))
     carry = [torch.zeros_like(s) for s in initial_state.unbind(0)]
     grad_reset = [torch.zeros_like(s) for s in initial_state.unbind(0)]
     block, first, residuals = max(1, _BLOCK_ELEMENTS // max(1, initial_state[0].numel())), -1, list[Tensor]()
@@ -297,12 +306,17 @@ def _adjoint_fold(
         gradients = late(*cotangents, *(r[t - first] for r in residuals))
         if active is not None:
             gradients = [torch.where(active[t], g, zero) for g in gradients]
-        for gathered, gradient in zip(collected, gradients, strict=True):
-            gathered.append(gradient)
-        carry = gradients[places[2] : places[3]]
+        groups = [gradients[a:b] for a, b in zip(places[:-1], places[1:], strict=True)]
+        side_by_side = torch.cat(groups[0], -1)
+        grads_x.append(side_by_side)
+        carry = groups[2]
         if weight_hh is not None:
-            through = torch.cat(gradients[places[1] : places[2]], -1) @ weight_hh
+            grads_h.append(side_by_side if same else torch.cat(groups[1], -1))
+            through = (grads_h[-1].to(weight_hh.dtype) @ weight_hh).to(x.dtype)
             carry[0] = carry[0] + (through if recurrent_mask is None else through * recurrent_mask)
+        totals = [total + g for total, g in zip(totals, (*groups[3], *groups[5]), strict=True)]
+        if n:
+            grads_steps.append(torch.stack(groups[4]))
         if active is not None:
             carry = [torch.where(active[t], c, g) for c, g in zip(carry, total, strict=True)]
         if reset is not None:
@@ -310,28 +324,24 @@ def _adjoint_fold(
             grad_reset = [r + torch.where(begins, c, zero) for r, c in zip(grad_reset, carry, strict=True)]
             carry = [torch.where(begins, zero, c) for c in carry]
 
-    def over_time(first: int, last: int) -> list[Tensor]:
-        """Gradients of one group for all steps, each [T, B, H]; equal ones are stacked once."""
-        done: dict[tuple[int, ...], Tensor] = {}
-        for gathered in collected[places[first] : places[last]]:
-            key = tuple(map(id, gathered))
-            if key not in done:
-                ordered = gathered if reverse else gathered[::-1]
-                done[key] = torch.stack(ordered) if ordered else x.new_zeros(previous.shape[1:])
-        return [done[tuple(map(id, gathered))] for gathered in collected[places[first] : places[last]]]
+    def over_time(gathered: list[Tensor], axis: int, like: Tensor | None) -> Tensor:
+        """All steps in the order of time; the loop ran against the direction of the scan."""
+        if not gathered:
+            return x.new_empty(0) if like is None else torch.zeros_like(like)
+        return torch.stack(gathered if reverse else gathered[::-1], axis)
 
-    empty = x.new_empty(0)
-    grad_x = torch.cat(over_time(0, 1), -1) if x_gates else empty
-    grad_h = torch.cat(over_time(1, 2), -1) if h_gates else empty
+    grad_x = over_time(grads_x, 0, x)
+    grad_h = grad_x if same else over_time(grads_h, 0, None if weight_hh is None else h_all)
+    product = None if weight_hh is None else weight_hh.dtype
     return [
         grad_x,
-        grad_h.flatten(0, 1).T @ fed.flatten(0, 1) if weight_hh is not None else empty,
-        grad_h.sum((0, 1)) if bias_hh is not None else empty,
+        x.new_empty(0) if weight_hh is None else grad_h.flatten(0, 1).T.to(product) @ fed.flatten(0, 1).to(product),
+        x.new_empty(0) if bias_hh is None else grad_h.sum((0, 1)),
         torch.stack(carry),
-        torch.stack([g.sum((0, 1)) for g in over_time(3, 4)]) if p else empty,
-        torch.stack(over_time(4, 5)) if n else empty,
-        torch.stack([g.sum(0) for g in over_time(5, 6)]) if q else empty,
-        torch.stack(grad_reset) if reset_state is not None else empty,
+        torch.stack(totals[: len(p)]).sum(1) if p else x.new_empty(0),
+        over_time(grads_steps, 1, steps),
+        torch.stack(totals[len(p) :]) if q else x.new_empty(0),
+        torch.stack(grad_reset) if reset_state is not None else x.new_empty(0),
     ]
 
 

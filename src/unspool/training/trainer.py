@@ -153,7 +153,8 @@ class Trainer:
         state = self.state if counters.index else None
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.model.loss(batch, state)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            loss = self.model.loss(batch, state)
         mean = loss.sum / max(1, loss.count)
         (mean + loss.penalty).backward()
         norm = float(gradient_norm(self.model.parameters()))
