@@ -191,9 +191,7 @@ def restore_parameters(model: nn.Module, tensors: Mapping[str, Tensor], where: s
     with torch.no_grad():
         for name, tensor in own.items():
             if tensor.shape != tensors[name].shape:
-                raise CheckpointError(
-                    f"{where}: {name} must be {list(tensor.shape)}, got {list(tensors[name].shape)}."
-                )
+                raise CheckpointError(f"{where}: {name} must be {list(tensor.shape)}, got {list(tensors[name].shape)}.")
             tensor.copy_(tensors[name])
 
 
@@ -202,7 +200,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

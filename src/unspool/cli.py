@@ -63,7 +63,9 @@ def _parser() -> ArgumentParser:
     generate.add_argument("--length", type=int, default=200, help="units to draw")
     generate.add_argument("--temperature", type=float, default=Sampling.temperature, help="0: always the likeliest")
     generate.add_argument("--top-k", type=int, default=Sampling.top_k, help="only the k likeliest symbols; 0: all")
-    generate.add_argument("--top-p", type=float, default=Sampling.top_p, help="only the likeliest with this probability")
+    generate.add_argument(
+        "--top-p", type=float, default=Sampling.top_p, help="only the likeliest with this probability"
+    )
     generate.add_argument("--seed", type=int, default=0, help="equal seeds give equal texts")
     generate.add_argument(
         "--unknown", choices=("error", "token"), default="error", help="what to do with unknown symbols of the prompt"
@@ -103,7 +105,9 @@ def _train(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"folder": str(folder), **vars(outcome)}))
     elif outcome.finished:
-        print(f"done after {outcome.step} updates and {outcome.seconds:.0f} s; the model is in {folder}", file=sys.stderr)
+        print(
+            f"done after {outcome.step} updates and {outcome.seconds:.0f} s; the model is in {folder}", file=sys.stderr
+        )
     else:
         print(f"stopped after {outcome.step} updates; go on with --resume --out {folder}", file=sys.stderr)
 

@@ -42,7 +42,7 @@ class ArgumentParser(argparse.ArgumentParser):
     """An argument parser that answers a mistake with one line, and proposes the nearest flag."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+        super().__init__(*args, **kwargs, allow_abbrev=False)  # type: ignore[misc]
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ").split()[0]
@@ -125,9 +125,7 @@ def _merge_toml(values: dict[str, dict[str, Any]], sections: Sections, path: Pat
         _merge_section(values, sections, name, section, str(path))
 
 
-def _merge_section(
-    values: dict[str, dict[str, Any]], sections: Sections, name: str, section: Any, where: str
-) -> None:
+def _merge_section(values: dict[str, dict[str, Any]], sections: Sections, name: str, section: Any, where: str) -> None:
     if name not in sections:
         homes = [s for s, kind in sections.items() if name in _names(kind)]
         hint = f"; it belongs under [{homes[0]}]" if homes else did_you_mean(name, sections)

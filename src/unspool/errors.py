@@ -1,12 +1,12 @@
 """The tree of errors: every message says where, what was expected, what was found, and what to do.
 
-    UnspoolError
-    ├── ShapeError          a tensor of the wrong shape or type at a door           (also a ValueError)
-    ├── LoweringError       a cell's equations that cannot become a program         (also a ValueError)
-    ├── ConfigError         an unknown or impossible setting                        (also a ValueError)
-    ├── DataError           a file of the user's that cannot be read as it should   (also a ValueError)
-    ├── CheckpointError     a model folder that is missing, damaged or of another kind
-    └── DivergenceError     training that stopped because it no longer made sense
+UnspoolError
+├── ShapeError          a tensor of the wrong shape or type at a door           (also a ValueError)
+├── LoweringError       a cell's equations that cannot become a program         (also a ValueError)
+├── ConfigError         an unknown or impossible setting                        (also a ValueError)
+├── DataError           a file of the user's that cannot be read as it should   (also a ValueError)
+├── CheckpointError     a model folder that is missing, damaged or of another kind
+└── DivergenceError     training that stopped because it no longer made sense
 """
 
 from collections.abc import Iterable

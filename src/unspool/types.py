@@ -15,12 +15,19 @@ State: TypeAlias = tuple[Any, ...]
 class HasGates(Protocol):
     """What an initializer needs to know of a cell: gate names in order, and PyTorch's four parameters."""
 
-    gates: tuple[str, ...]
     hidden_size: int
-    weight_ih: Tensor
-    weight_hh: Tensor | None
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
+
+    @property
+    def gates(self) -> tuple[str, ...]: ...
+
+    @property
+    def weight_hh(self) -> Tensor | None: ...
+
+    @property
+    def bias_ih(self) -> Tensor | None: ...
+
+    @property
+    def bias_hh(self) -> Tensor | None: ...
 
 
 class Noise(NamedTuple):

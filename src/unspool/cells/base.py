@@ -16,7 +16,6 @@ from unspool.errors import ShapeError
 from unspool.kernels import CellPrograms, Signature, fold, gated_scan, linear_scan, trace, trace_adjoint
 from unspool.types import Bool, Float, Int, Noise
 
-
 Gates: TypeAlias = tuple[Tensor, ...]
 """One tensor [B, H] for each gate, in the order of the cell's `gates`."""
 
@@ -255,9 +254,7 @@ class LinearCell(Cell):
         initializers.uniform_(self.parameters(recurse=False), hidden_size)
 
     @abstractmethod
-    def coefficients(
-        self, x: Sequence[Float[Tensor, "*N H"]]
-    ) -> tuple[Float[Tensor, "*N H"], Float[Tensor, "*N H"]]:
+    def coefficients(self, x: Sequence[Float[Tensor, "*N H"]]) -> tuple[Float[Tensor, "*N H"], Float[Tensor, "*N H"]]:
         """a and b from the gates ``W_ih x + b_ih``, one tensor for each name in `gates`."""
 
     def weights(self) -> CellWeights:

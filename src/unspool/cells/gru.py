@@ -2,7 +2,7 @@
 
 import torch
 
-from unspool.cells.base import Gates, GatedCell, HiddenState
+from unspool.cells.base import GatedCell, Gates, HiddenState
 
 
 class GRU(GatedCell):

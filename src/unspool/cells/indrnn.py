@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from unspool.cells.base import Gates, GatedCell, HiddenState
+from unspool.cells.base import GatedCell, Gates, HiddenState
 
 
 class IndRNN(GatedCell):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from unspool.cells.base import CellWeights, Gates, GatedCell
+from unspool.cells.base import CellWeights, GatedCell, Gates
 from unspool.cells.lstm import LSTMState
 from unspool.types import Float
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from unspool.cells.base import Gates, GatedCell
+from unspool.cells.base import GatedCell, Gates
 from unspool.types import Float, Tensor
 
 

@@ -1,8 +1,10 @@
 """The minGRU (Feng et al. 2024, "Were RNNs all we needed?", arXiv 2410.01201, section 3.1)."""
 
+from collections.abc import Sequence
+
 import torch
 
-from unspool.cells.base import Gates, LinearCell
+from unspool.cells.base import LinearCell
 from unspool.types import Tensor
 
 
@@ -20,7 +22,7 @@ class MinGRU(LinearCell):
 
     gates = ("z", "n")
 
-    def coefficients(self, x: Gates) -> tuple[Tensor, Tensor]:
+    def coefficients(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         x_z, x_n = x
         z = torch.sigmoid(x_z)
         return 1 - z, z * x_n

@@ -1,8 +1,10 @@
 """The minLSTM (Feng et al. 2024, "Were RNNs all we needed?", arXiv 2410.01201, section 3.2)."""
 
+from collections.abc import Sequence
+
 import torch
 
-from unspool.cells.base import Gates, LinearCell
+from unspool.cells.base import LinearCell
 from unspool.types import Tensor
 
 
@@ -20,7 +22,7 @@ class MinLSTM(LinearCell):
 
     gates = ("f", "i", "n")
 
-    def coefficients(self, x: Gates) -> tuple[Tensor, Tensor]:
+    def coefficients(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         x_f, x_i, x_n = x
         # f / (f + i) = 1 / (1 + i / f), written with the logarithms so that neither gate can underflow
         log_f, log_i = torch.nn.functional.logsigmoid(x_f), torch.nn.functional.logsigmoid(x_i)

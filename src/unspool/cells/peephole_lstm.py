@@ -2,7 +2,7 @@
 
 import torch
 
-from unspool.cells.base import Gates, GatedCell
+from unspool.cells.base import GatedCell, Gates
 from unspool.cells.lstm import LSTMState
 
 

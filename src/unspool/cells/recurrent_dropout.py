@@ -56,9 +56,7 @@ class LinearRecurrentDropout(LinearModifier):
         noise = self.cell.draw_noise(num_steps, batch_size)
         if not self.training or not self.probability:
             return noise
-        return noise._replace(
-            recurrent_mask=_draw_mask(self.zeros(batch_size, self.hidden_size), self.probability)
-        )
+        return noise._replace(recurrent_mask=_draw_mask(self.zeros(batch_size, self.hidden_size), self.probability))
 
     def noisy_coefficients(self, x: Sequence[Tensor], noise: Noise) -> tuple[Tensor, Tensor]:
         a, b = self.cell.noisy_coefficients(x, noise)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from unspool.cells.base import CellWeights, Gates, GatedCell
+from unspool.cells.base import CellWeights, GatedCell, Gates
 from unspool.errors import ShapeError
 from unspool.types import Float, Tensor
 

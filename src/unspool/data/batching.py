@@ -59,7 +59,9 @@ class StreamBatches:
 
     def batch(self, epoch: int, index: int) -> StreamBatch:
         """The batch of a place; `index` 0 begins from a fresh state."""
-        shift = 0 if self.seed is None else int(np.random.default_rng((self.seed, epoch)).integers(self.num_predictions))
+        shift = (
+            0 if self.seed is None else int(np.random.default_rng((self.seed, epoch)).integers(self.num_predictions))
+        )
         steps = np.arange(index * self.num_steps, min((index + 1) * self.num_steps, self.lane_size))
         inside = steps[:, None] + np.arange(self.batch_size)[None, :] * self.lane_size
         # a lane ends where the next begins; the last lanes may be shorter, or empty

@@ -129,8 +129,7 @@ def _decode(file: BinaryIO, name: str) -> Iterator[str]:
         except UnicodeDecodeError as error:
             place = offset - pending + error.start
             raise DataError(
-                f"{name}: not UTF-8 at byte {place} (0x{error.object[error.start]:02x}); "
-                "convert the file to UTF-8."
+                f"{name}: not UTF-8 at byte {place} (0x{error.object[error.start]:02x}); convert the file to UTF-8."
             ) from error
         offset += len(block)
         if not block:

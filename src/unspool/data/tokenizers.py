@@ -181,9 +181,7 @@ def build_tokenizer(unit: str, source: TextSource, vocabulary_size: int = 0, min
     if unit == "bpe":
         return BPETokenizer.train(source.pieces(), vocabulary_size or 4096)
     if unit == "character":
-        return CharacterTokenizer(
-            Vocabulary.from_counts(count_symbols(source.pieces()), min_count, vocabulary_size)
-        )
+        return CharacterTokenizer(Vocabulary.from_counts(count_symbols(source.pieces()), min_count, vocabulary_size))
     words = (WordTokenizer(Vocabulary([])).split(piece) for piece in source.pieces())
     tokenizer = WordTokenizer(Vocabulary.from_counts(count_symbols(words), min_count, vocabulary_size))
     if len(tokenizer.vocabulary) < 2:

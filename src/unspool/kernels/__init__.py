@@ -1,8 +1,9 @@
 """The engine: programs traced from equations, and the two scans that run them over time."""
 
-from unspool.kernels.gated_scan import fold, gated_scan, run_program
+from unspool.kernels.fold import fold, fold_adjoint, run_program
+from unspool.kernels.gated_scan import gated_scan
 from unspool.kernels.linear_scan import fold_linear, linear_scan
-from unspool.kernels.masks import active_steps
+from unspool.kernels.masks import active_steps, clear_padding
 from unspool.kernels.program import Instruction, Program, ProgramBuilder, hoist, parse, with_probes
 from unspool.kernels.tracing import CellPrograms, Signature, trace, trace_adjoint, trace_tangent
 
@@ -13,7 +14,9 @@ __all__ = [
     "ProgramBuilder",
     "Signature",
     "active_steps",
+    "clear_padding",
     "fold",
+    "fold_adjoint",
     "fold_linear",
     "gated_scan",
     "hoist",

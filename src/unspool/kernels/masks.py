@@ -14,6 +14,13 @@ def active_steps(lengths: Tensor, num_steps: int) -> Tensor:
     return torch.arange(num_steps, device=lengths.device).unsqueeze(1) < lengths.unsqueeze(0)
 
 
+def clear_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """x [T, B, F] with zeros beyond the lengths, so that nothing there meets a product, where 0 * NaN is NaN."""
+    if lengths is None:
+        return x
+    return torch.where(active_steps(lengths, len(x)).unsqueeze(-1), x, x.new_zeros(()))
+
+
 def per_row(mask: Tensor) -> Tensor:
     """A [T, B] mask shaped to broadcast against states of shape [S, T, B, H]."""
     return mask.unsqueeze(0).unsqueeze(-1)

@@ -25,8 +25,9 @@ from torch import Tensor
 from unspool.errors import LoweringError
 
 GROUPS = "xhsvnqdr"
-REAL_UNARY = ("neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid")
-REAL_UNARY += ("erf",)
+REAL_UNARY = tuple(
+    ["neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid", "erf"]
+)
 REAL_BINARY = ("add", "sub", "mul", "div", "pow", "maximum", "minimum")
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 LOGICAL = ("not", "and", "or")
@@ -191,7 +192,7 @@ def hoist(program: Program) -> tuple[Program, Program]:
         time steps at once, so that only the second is left inside the loop.
     """
     varying = {f"d{i}" for i in range(program.size("d"))}
-    early, late = [], []
+    early, late = list[Instruction](), list[Instruction]()
     for instruction in program.instructions:
         depends = any(operand in varying for operand in instruction.operands)
         (late if depends else early).append(instruction)

@@ -65,7 +65,7 @@ def trace_adjoint(pointwise: Pointwise, signature: Signature, where: str = "poin
     flat, count = _flat(pointwise, signature), sum(signature)
 
     def adjoint(*values: Tensor) -> tuple[Tensor, ...]:
-        _, pull_back = torch.func.vjp(flat, *values[:count])
+        pull_back = torch.func.vjp(flat, *values[:count])[1]
         return tuple(pull_back(tuple(values[count:])))
 
     graph = _record(adjoint, count + signature.states, where)
@@ -77,8 +77,7 @@ def trace_tangent(pointwise: Pointwise, signature: Signature, where: str = "poin
     flat, count = _flat(pointwise, signature), sum(signature)
 
     def tangent(*values: Tensor) -> tuple[Tensor, ...]:
-        _, pushed = torch.func.jvp(flat, tuple(values[:count]), tuple(values[count:]))
-        return tuple(pushed)
+        return tuple(torch.func.jvp(flat, tuple(values[:count]), tuple(values[count:]))[1])
 
     return _lower(_record(tangent, 2 * count, where), _sizes(signature, count), where)
 
@@ -115,8 +114,9 @@ def _make_graph(function: Callable[..., tuple[Tensor, ...]], count: int) -> Grap
 
     generator = torch.Generator().manual_seed(0)
     values = [torch.rand(_SHAPE, dtype=torch.float64, generator=generator) + 0.25 for _ in range(count)]
+    table: Any = core_aten_decompositions()
     with torch.no_grad():
-        return make_fx(torch.func.functionalize(function), decomposition_table=core_aten_decompositions())(*values)
+        return make_fx(torch.func.functionalize(function), decomposition_table=table)(*values)
 
 
 def _lower(graph: GraphModule, sizes: Sequence[tuple[str, int]], where: str) -> Program:
@@ -279,8 +279,8 @@ def _clip(low: Operand | None, high: Operand | None, walk: _Lowering, x: Operand
 
 
 def _hardtanh(walk: _Lowering, node: Node) -> Operand:
-    low, high = (*node.args[1:], *(-1.0, 1.0)[len(node.args) - 1 :])
-    return _clip(walk.real(low), walk.real(high), walk, walk.real(node.args[0]), open_bounds=True)
+    bounds: list[Any] = [*node.args[1:], *(-1.0, 1.0)[len(node.args) - 1 :]]
+    return _clip(walk.real(bounds[0]), walk.real(bounds[1]), walk, walk.real(node.args[0]), open_bounds=True)
 
 
 def _clamp(walk: _Lowering, node: Node) -> Operand:
@@ -312,7 +312,7 @@ def _reciprocal(walk: _Lowering, node: Node) -> Operand:
 _LOWERINGS: dict[str, Callable[[_Lowering, Node], Operand]] = {
     **{name: _unary(name) for name in REAL_UNARY},
     **{name: _binary(name) for name in ("add", "sub", "mul", "div", "maximum", "minimum", *COMPARISONS)},
-    **{name: _alias for name in ("alias", "detach", "clone", "view", "expand", "lift_fresh_copy", "contiguous")},
+    **dict.fromkeys(("alias", "detach", "clone", "view", "expand", "lift_fresh_copy", "contiguous"), _alias),
     **{name: _constant(1) for name in ("full_like", "full")},
     **{name: _number(0.0) for name in ("zeros_like", "zeros", "_efficientzerotensor", "new_zeros")},
     **{name: _number(1.0) for name in ("ones_like", "ones", "new_ones")},

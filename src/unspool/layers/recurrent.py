@@ -7,7 +7,7 @@ from torch import nn
 
 from unspool.cells import Cell
 from unspool.errors import ShapeError
-from unspool.kernels import active_steps
+from unspool.kernels import clear_padding
 from unspool.layers.bptt import BPTT, FullBPTT
 from unspool.state import map_state, state_tensors
 from unspool.types import Bool, Float, Int, Tensor
@@ -105,8 +105,7 @@ class Recurrent(nn.Module):
         _check_masks(lengths, reset, num_steps, batch_size)
         state = self.initial_state(batch_size) if state is None else state
         _check_state(state, batch_size, self.cell.hidden_size)
-        if lengths is not None:  # what stands in the padding must not reach a product, where 0 * NaN is NaN
-            x = torch.where(active_steps(lengths, num_steps).unsqueeze(-1), x, x.new_zeros(()))
+        x = clear_padding(x, lengths)
         noise = self.cell.draw_noise(num_steps, batch_size)
         states = self.bptt.unroll(self.cell, x, state, self.cell.weights(), noise, lengths, reset, self.reverse)
         final = map_state(lambda s: s[0 if self.reverse else -1], states) if num_steps else state
@@ -147,7 +146,11 @@ def _check_masks(lengths: Tensor | None, reset: Tensor | None, num_steps: int, b
                 f"Recurrent.forward: lengths must be [{batch_size}] integers, "
                 f"got {list(lengths.shape)} of {lengths.dtype}."
             )
-        if batch_size and not torch.compiler.is_compiling() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= num_steps:
+        if (
+            batch_size
+            and not torch.compiler.is_compiling()
+            and not 0 <= int(lengths.min()) <= int(lengths.max()) <= num_steps
+        ):
             raise ShapeError(
                 f"Recurrent.forward: lengths must lie in 0..{num_steps}, "
                 f"got {int(lengths.min())}..{int(lengths.max())}."

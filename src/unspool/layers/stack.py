@@ -7,6 +7,7 @@ from torch import nn
 
 from unspool.cells import Cell
 from unspool.errors import ShapeError
+from unspool.kernels import clear_padding
 from unspool.layers.bptt import BPTT, FullBPTT
 from unspool.layers.dropout import LockedDropout
 from unspool.layers.recurrent import LayerOutput, Recurrent
@@ -48,7 +49,8 @@ class Stack(nn.Module):
         self.residual = residual
         self.dropout = LockedDropout(dropout) if locked else nn.Dropout(dropout)
         self.norms = nn.ModuleList(
-            nn.LayerNorm(layer.input_size) if layer_norm else nn.Identity() for layer in layers  # type: ignore[arg-type]
+            nn.LayerNorm(layer.input_size) if layer_norm else nn.Identity()
+            for layer in layers  # type: ignore[arg-type]
         )
 
     @property
@@ -78,7 +80,7 @@ class Stack(nn.Module):
             output: LayerOutput = layer(x, state, lengths, reset)
             return output.output, output.state
 
-        return LayerOutput(*self._fold(run, x, state))
+        return LayerOutput(*self._fold(run, clear_padding(x, lengths), state))
 
     def step(self, x: Float[Tensor, "B I"], state: Any) -> tuple[Float[Tensor, "B O"], Any]:
         """One step through all layers."""

@@ -1,6 +1,7 @@
 """A recurrent language model: embedding, stack, softmax, with the regularization of AWD-LSTM (Merity et al. 2017)."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -9,7 +10,8 @@ from unspool.layers import LockedDropout, Stack, embed_with_dropout, weight_drop
 from unspool.types import Float, Int, Tensor
 
 
-class LossOutput(NamedTuple):
+@dataclass(frozen=True)
+class LossOutput:
     """A loss to be summed over batches.
 
     sum: nats over all positions that count.  count: how many.  state: to be handed to the next batch.

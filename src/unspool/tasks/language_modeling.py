@@ -345,4 +345,3 @@ def _split(data: DataSettings) -> dict[str, TextSource]:
     if shares["test"]:
         sources["test"] = whole.between(test, total)
     return sources | given
-

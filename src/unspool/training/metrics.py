@@ -22,7 +22,9 @@ class MetricsLog:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise ConfigError("--tensorboard needs the tensorboard package: pip install unspool[tensorboard].") from error
+                raise ConfigError(
+                    "--tensorboard needs the tensorboard package: pip install unspool[tensorboard]."
+                ) from error
             self.writer = SummaryWriter(str(path.with_name("tensorboard")))  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:

@@ -110,16 +110,12 @@ class Trainer:
         Raises:
             DivergenceError: too many updates in a row were not finite; the folder holds the last state that was.
         """
-        began = time.monotonic() - self.counters.seconds
         saved = time.monotonic()
         with StopSignal() as stop, self.progress, self.metrics:
             while not self.counters.finished and not stop.received:
-                self._update()
-                self.counters.seconds = time.monotonic() - began
-                if self._due_validation() or self.counters.finished:
-                    self._validate()
-                    saved = -math.inf
-                if self.counters.skipped_in_a_row == 0 and time.monotonic() - saved > self.settings.checkpoint_seconds:
+                validated = self.advance()
+                due = validated or time.monotonic() - saved > self.settings.checkpoint_seconds
+                if due and self.counters.skipped_in_a_row == 0:
                     self.save()
                     saved = time.monotonic()
             if self.counters.skipped_in_a_row == 0 or self.counters.finished:
@@ -128,6 +124,16 @@ class Trainer:
                 self._save_weights()
         counters = self.counters
         return Outcome(counters.step, counters.finished, counters.best, counters.best_step, counters.seconds)
+
+    def advance(self) -> bool:
+        """One update, and a validation where one is due; returns whether there was one."""
+        began = time.monotonic()
+        self._update()
+        validates = self._due_validation() or self.counters.finished
+        if validates:
+            self._validate()
+        self.counters.seconds += time.monotonic() - began
+        return validates
 
     def save(self) -> None:
         """Writes the whole training state."""
@@ -258,7 +264,9 @@ class Trainer:
 
     def _diagnosis(self, value: float, norm: float, rate: float) -> str:
         bad = [
-            name for name, p in self.model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())
+            name
+            for name, p in self.model.named_parameters()
+            if p.grad is not None and not bool(p.grad.isfinite().all())
         ]
         what = f"loss {value}" if not math.isfinite(value) else f"gradient norm {norm}"
         where = f"; first in the gradient of {bad[0]}" if bad else ""

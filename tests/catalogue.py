@@ -1,0 +1,39 @@
+"""Every cell of the catalogue with its options and modifiers, and a cell as a user would define it."""
+
+import torch
+
+from unspool import CELLS, GRU, LSTM, SLSTM, Elman, GatedCell, HiddenState, IndRNN, MinGRU, recurrent_dropout, zoneout
+
+
+class UserCell(GatedCell):
+    """A minimal gated unit, written in ten lines outside the package."""
+
+    gates = ("f", "n")
+    vectors = ("slope",)
+
+    def pointwise(self, x, h, state, vectors):
+        (x_f, x_n), (h_f, h_n) = x, h
+        f = torch.sigmoid(x_f + h_f)
+        n = torch.nn.functional.softplus(x_n + f * h_n) * vectors[0]
+        return HiddenState(h=(1 - f) * state.h + f * torch.where(n > 0.5, n, torch.nn.functional.gelu(n)))
+
+
+BUILDERS = {
+    **CELLS,
+    "user": UserCell,
+    "elman_relu": lambda i, h: Elman(i, h, activation=torch.relu),
+    "elman_sigmoid_output": lambda i, h: Elman(
+        i, h, activation=torch.sigmoid, output_size=5, output_activation=torch.tanh
+    ),
+    "elman_user_activation": lambda i, h: Elman(i, h, activation=lambda a: a / (1 + a.abs())),
+    "lstm_no_bias": lambda i, h: LSTM(i, h, bias=False),
+    "slstm_heads": lambda i, h: SLSTM(i, h, num_heads=2),
+    "zoneout_lstm": lambda i, h: zoneout(LSTM(i, h)),
+    "zoneout_mingru": lambda i, h: zoneout(MinGRU(i, h)),
+    "zoneout_slstm": lambda i, h: zoneout(SLSTM(i, h)),
+    "dropout_gru": lambda i, h: recurrent_dropout(GRU(i, h), 0.4),
+    "dropout_indrnn": lambda i, h: recurrent_dropout(IndRNN(i, h), 0.4),
+    "dropout_mingru": lambda i, h: recurrent_dropout(MinGRU(i, h), 0.4),
+    "zoneout_dropout_user": lambda i, h: zoneout(recurrent_dropout(UserCell(i, h), 0.4)),
+    "dropout_zoneout_indrnn": lambda i, h: recurrent_dropout(zoneout(IndRNN(i, h)), 0.4),
+}

@@ -1,0 +1,60 @@
+"""Every example of the documentation runs, and every page that a page names is there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"]
+
+
+def test_the_worked_cell_is_a_short_file_and_its_examples_run(tmp_path):
+    page = (ROOT / "docs" / "add-a-cell.md").read_text(encoding="utf-8")
+    ((name, code),) = re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", page, re.S)
+    assert len(code.splitlines()) < 30
+    (tmp_path / name).write_text(code, encoding="utf-8")
+    examples = re.findall(r"<!-- run -->\n```python\n(.*?)```", page, re.S)
+    assert len(examples) == 3
+    for example in examples:
+        subprocess.run([sys.executable, "-W", "error", "-c", example], cwd=tmp_path, check=True, timeout=120)
+
+
+def test_the_cell_of_the_page_trains_from_the_command_line(tmp_path):
+    page = (ROOT / "docs" / "add-a-cell.md").read_text(encoding="utf-8")
+    ((name, code),) = re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", page, re.S)
+    (tmp_path / name).write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "unspool.cli", "train", "language-modeling", "--out", "m", "--max-steps", "2"]
+    command += ["--cell", "minimal_gated_unit:MinimalGatedUnit", "--hidden-size", "8", "--json"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=120, env={"PYTHONPATH": str(tmp_path)})
+
+
+def test_the_screen_of_python_in_the_readme_runs():
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = re.findall(r"```python\n(.*?)```", page, re.S)[0]
+    assert len(example.splitlines()) < 30
+    subprocess.run([sys.executable, "-W", "error", "-c", example], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_command_and_flag_of_the_pages_exists():
+    from unspool.config import add_flags
+    from unspool.tasks import LanguageModeling
+    from unspool.training import SECTIONS
+
+    parser = __import__("argparse").ArgumentParser()
+    add_flags(parser, {**LanguageModeling.sections, **SECTIONS})
+    known = set(parser.format_help().replace("|", " ").replace(",", " ").split())
+    known |= {"--out", "--config", "--resume", "--json", "--prompt", "--length", "--temperature", "--top-k", "--top-p"}
+    known |= {"--unknown", "--fix"}
+    for page in PAGES:
+        used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
+        assert used <= known, (page.name, used - known)
