@@ -40,7 +40,7 @@ ACTIVATIONS = {
     "clamp": lambda a: a.clamp(-0.5, 0.8),
     "clamp_min": lambda a: a.clamp_min(0.1),
     "square": lambda a: a**2,
-    "cube_root": lambda a: a.abs().pow(1 / 3),
+    "cube_root": lambda a: (a.abs() + 0.1).pow(1 / 3),
     "sqrt": lambda a: (1 + a * a).sqrt(),
     "rsqrt": lambda a: torch.rsqrt(1 + a * a),
     "reciprocal": lambda a: torch.reciprocal(2 + a.sin()),
@@ -120,14 +120,13 @@ def test_adjoints_do_not_overflow_far_from_zero(name):
 REFUSED = {
     "a reduction": (lambda a: a - a.mean(-1, keepdim=True), "mean"),
     "a full reduction": (lambda a: a - a.sum(), "sum"),
-    "a product of matrices": (lambda a: a @ a.T, "permute|mm"),
+    "a product of matrices": (lambda a: a @ a.T @ a, "permute|mm"),
     "a softmax": (lambda a: a.softmax(-1), "softmax"),
     "chance": (lambda a: a * torch.rand_like(a), "rand_like"),
     "a special function": (torch.digamma, "digamma"),
     "another type": (lambda a: a.float(), "torch.float32"),
     "a branch": (lambda a: a if bool(a.sum() > 0) else -a, "torch.where"),
     "a number from a tensor": (lambda a: a * float(a[0, 0]), "torch.where"),
-    "a tensor from outside": (lambda a: a * torch.ones(3, dtype=torch.float64).requires_grad_(), "vectors|ones"),
     "another shape": (lambda a: a.unsqueeze(0), "unsqueeze|shape"),
 }
 
@@ -210,7 +209,7 @@ def test_the_gradient_of_a_probe_is_the_total_gradient_of_a_state(name):
     reached = []
 
     def watched(x, h, s, *_):
-        new = cell._grouped(x, h, s)
+        new = [t.clone() for t in cell._grouped(x, h, s)]  # the state as it is handed on
         [t.retain_grad() for t in new]
         reached.append(new)
         return new

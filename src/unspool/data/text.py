@@ -102,6 +102,10 @@ class _StandardInput(TextSource):
         self._copy.seek(0)
         yield from _decode(self._copy, "standard input")
 
+    def __del__(self) -> None:
+        if self._copy is not None:
+            self._copy.close()
+
 
 class _Slice(TextSource):
     def __init__(self, source: TextSource, first: int, last: int):

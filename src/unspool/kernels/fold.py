@@ -58,7 +58,7 @@ def fold(
             new = [torch.where(active[t], a, b) for a, b in zip(new, state, strict=True)]
         state = list(new)
         states[t] = torch.stack(state)
-    return torch.stack(states, 1) if states else initial_state.new_empty((len(state), 0, *initial_state.shape[1:]))
+    return torch.stack(states, 1) if states else initial_state.unsqueeze(1)[:, :0].clone()
 
 
 def run_program(program: Program) -> Pointwise:

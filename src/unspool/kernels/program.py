@@ -25,9 +25,8 @@ from torch import Tensor
 from unspool.errors import LoweringError
 
 GROUPS = "xhsvnqdr"
-REAL_UNARY = tuple(
-    ["neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid", "erf"]
-)
+REAL_UNARY: tuple[str, ...] = ("neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt")
+REAL_UNARY += ("sin", "cos", "tanh", "sigmoid", "erf")
 REAL_BINARY = ("add", "sub", "mul", "div", "pow", "maximum", "minimum")
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 LOGICAL = ("not", "and", "or")
@@ -37,6 +36,7 @@ OPERATIONS = frozenset((*REAL_UNARY, *REAL_BINARY, *COMPARISONS, *LOGICAL, "wher
 _VALUE = re.compile(rf"[{GROUPS}t]\d+")
 
 Operand = str | float
+"""The name of a value, or a number; while a program is built also True or False, which are folded away."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,8 @@ class ProgramBuilder:
 def with_probes(program: Program) -> Program:
     """The forward program with a per-step tensor added to each state that it returns.
 
-    The gradient with respect to a zero-valued probe is dL/dstate_t along all paths through time. The probes
-    are the last inputs of group ``n``.
+    The gradient with respect to a zero-valued probe is dL/dstate_t: of the state as it is read out and handed on to the
+    next step, along all paths through time. The probes are the last inputs of group ``n``.
     """
     count, probes = program.size("n"), len(program.outputs)
     sizes = dict(program.sizes) | {"n": count + probes}
@@ -236,17 +236,21 @@ def _replay(builder: ProgramBuilder, program: Program) -> dict[str, Operand]:
 
 
 def _fold(operation: str, operands: tuple[Operand, ...]) -> Operand | None:
+    """The value of an operation where it is a number, or one of its own operands; else None."""
     if operation == "mul" and 1.0 in operands:
         return operands[1] if operands[0] == 1.0 else operands[0]
     if operation == "add" and 0.0 in operands:
         return operands[1] if operands[0] == 0.0 else operands[0]
     if operation in ("sub", "div") and operands[1] == (0.0 if operation == "sub" else 1.0):
         return operands[0]
-    if operation == "neg" and isinstance(operands[0], float):
-        return -operands[0]
-    if operation in ("add", "sub", "mul", "div", "pow") and all(isinstance(o, float) for o in operands):
-        numbers = [torch.tensor(o, dtype=torch.float64) for o in operands]
-        return float(_TORCH[operation](*numbers))
+    if operation == "where" and isinstance(operands[0], bool):
+        return operands[1] if operands[0] else operands[2]
+    if operation in ("and", "or") and any(isinstance(o, bool) for o in operands):
+        known, other = operands if isinstance(operands[0], bool) else operands[::-1]
+        return other if known is (operation == "and") else known
+    if operation != "where" and not any(isinstance(o, str) for o in operands):
+        value = _TORCH[operation](*(torch.tensor(o, dtype=None if o is bool(o) else torch.float64) for o in operands))
+        return bool(value) if value.dtype == torch.bool else float(value)
     return None
 
 

@@ -4,6 +4,7 @@
 each recorded ATen operation to the closed set of `unspool.kernels.program`. What has no entry is refused by name.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -115,7 +116,8 @@ def _make_graph(function: Callable[..., tuple[Tensor, ...]], count: int) -> Grap
     generator = torch.Generator().manual_seed(0)
     values = [torch.rand(_SHAPE, dtype=torch.float64, generator=generator) + 0.25 for _ in range(count)]
     table: Any = core_aten_decompositions()
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's own, in its first forward-mode derivative
         return make_fx(torch.func.functionalize(function), decomposition_table=table)(*values)
 
 
@@ -130,7 +132,7 @@ class _Lowering:
         self.builder = ProgramBuilder(sizes)
         self.where = where
         self.values: dict[Node, Operand] = {}
-        self.logical: set[Operand] = set()
+        self.logical: set[str] = set()
         self.nodes = list(graph.graph.nodes)
         self.outputs: list[Any] = list(self.nodes[-1].args[0])
         names = [f"{group}{i}" for group, size in sizes for i in range(size)]
@@ -155,12 +157,17 @@ class _Lowering:
 
     def real(self, argument: Any) -> Operand:
         value = self.value(argument)
-        return self.emit("where", value, 1.0, 0.0) if value in self.logical else value
+        if isinstance(value, bool):
+            return float(value)
+        return self.emit("where", value, 1.0, 0.0) if self.is_logical(value) else value
+
+    def is_logical(self, value: Operand) -> bool:
+        return isinstance(value, bool) or (isinstance(value, str) and value in self.logical)
 
     def emit(self, operation: str, *operands: Operand) -> Operand:
         result = self.builder.emit(operation, *operands)
         if operation in COMPARISONS or operation in LOGICAL:
-            self.logical.add(result)
+            self.logical.add(str(result))
         return result
 
     def lower(self, node: Node) -> Operand:
@@ -205,7 +212,7 @@ def _rsub(walk: _Lowering, node: Node) -> Operand:
 def _logical(name: str) -> Callable[[_Lowering, Node], Operand]:
     def lower(walk: _Lowering, node: Node) -> Operand:
         values = [walk.value(argument) for argument in node.args]
-        if not all(v in walk.logical for v in values):
+        if not all(walk.is_logical(v) for v in values):
             raise walk.refusal(node, "operands are not comparisons")
         return walk.emit(name, *values)
 
@@ -214,7 +221,7 @@ def _logical(name: str) -> Callable[[_Lowering, Node], Operand]:
 
 def _where(walk: _Lowering, node: Node) -> Operand:
     condition = walk.value(node.args[0])
-    if condition not in walk.logical:
+    if not walk.is_logical(condition):
         raise walk.refusal(node, "its condition is not a comparison")
     return walk.emit("where", condition, walk.real(node.args[1]), walk.real(node.args[2]))
 
@@ -233,7 +240,7 @@ def _copy(walk: _Lowering, node: Node) -> Operand:
     if dtype not in (None, torch.float64, torch.bool):
         raise walk.refusal(node, f"conversion to {dtype}; a cell computes in one type")
     value = walk.value(node.args[0])
-    if dtype == torch.bool and value not in walk.logical:
+    if dtype == torch.bool and not walk.is_logical(value):
         return walk.emit("ne", value, 0.0)
     return walk.real(node.args[0]) if dtype == torch.float64 else value
 
@@ -300,6 +307,12 @@ def _gelu(walk: _Lowering, node: Node) -> Operand:
     return walk.emit("mul", half, walk.emit("add", bend, 1.0))
 
 
+def _softshrink_backward(walk: _Lowering, node: Node) -> Operand:
+    cotangent, x, bound = (walk.real(argument) for argument in node.args[:3])
+    inside = walk.emit("le", walk.emit("abs", x), bound)
+    return walk.emit("where", inside, 0.0, cotangent)
+
+
 def _isnan(walk: _Lowering, node: Node) -> Operand:
     x = walk.real(node.args[0])
     return walk.emit("ne", x, x)
@@ -319,6 +332,8 @@ _LOWERINGS: dict[str, Callable[[_Lowering, Node], Operand]] = {
     **{f"logical_{name}": _logical(name) for name in ("and", "or", "not")},
     **{f"bitwise_{name}": _logical(name) for name in ("and", "or", "not")},
     "scalar_tensor": _constant(0),
+    "copy": _constant(1),
+    "softshrink_backward": _softshrink_backward,
     "rsub": _rsub,
     "where": _where,
     "pow": _pow,
