@@ -226,11 +226,12 @@ def check_resume(build: Callable[[Path], Trainer], interrupt_at: int) -> None:
     """Law 9: stops a run after so many updates, resumes it in a new trainer, and compares it with an undisturbed one.
 
     Args:
-        build: makes a trainer that works in the given, already prepared folder; called three times.
+        build: makes a trainer of a run within the given folder, prepared anew where the folder is empty; called three times.
         interrupt_at: updates before the interruption.
     """
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
-        build(Path(first)).run()
+        undisturbed = build(Path(first))
+        undisturbed.run()
         broken = build(Path(second))
         for _ in range(interrupt_at):
             broken.advance()
@@ -239,7 +240,7 @@ def check_resume(build: Callable[[Path], Trainer], interrupt_at: int) -> None:
         resumed = build(Path(second))
         assert resumed.resume(), "law Resume: no checkpoint was found"
         resumed.run()
-        expected, found = (load_tensors(Path(folder) / LAST).tensors for folder in (first, second))
+        expected, found = (load_tensors(t.folder / LAST).tensors for t in (undisturbed, resumed))
     assert expected.keys() == found.keys(), "law Resume: the checkpoints hold different tensors"
     for name in expected:
         assert torch.equal(expected[name], found[name]), f"law Resume: {name} differs after a resume at {interrupt_at}"
