@@ -1,7 +1,6 @@
 """The command line as scripts use it: in processes of its own."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -33,14 +32,14 @@ def model(tmp_path, text, capsys) -> Path:
 
 
 def start(*arguments, **options):
-    return subprocess.Popen(
-        [sys.executable, "-m", "unspool.cli", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-        **options,
-    )
+    command = [sys.executable, "-m", "unspool.cli", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def finish(*arguments):
+    """Runs a command to its end, which must be a good one."""
+    command = [sys.executable, "-m", "unspool.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
 
 
 def refused(capsys, *arguments) -> str:
@@ -97,15 +96,21 @@ def test_the_outcome_as_json_is_all_that_is_printed(tmp_path, text, capsys):
         (["--hidden-size", "0"], "hidden_size must be at least 1, got 0"),
         (["--hidden-size", "many"], "invalid int value: 'many'"),
         (["--dropout", "1.5"], "dropout must be at least 0 and below 1, got 1.5"),
-        (["--learning-rate", "nan"], "learning_rate must be above 0, got nan"),
+        (["--learning-rate", "nan"], "learning_rate must be above 0 and finite, got nan"),
         (["--data", "no-such-file.txt"], "no-such-file.txt: no such file or folder"),
         (["--config", "no-such.toml"], "no-such.toml: cannot be read"),
-        (["--device", "quantum"], "device"),
+        (["--device", "quantum"], "device 'quantum' cannot be used here"),
+        (["--device", "cuda:77"], "device 'cuda:77' cannot be used here"),
+        (["--cell", "unspool.cells:GatedCell"], "must be a subclass of unspool.GatedCell"),
+        (["--cell", ":X"], "cannot be imported"),
+        (["--cell", "mingru", "--weight-drop", "0.1"], "has no parameter 'weight_hh'"),
+        (["--seed", "99999999999999999999"], "seed must be below 2**63"),
     ],
 )
 def test_wrong_flags_are_answered_with_one_line(tmp_path, text, capsys, arguments, message):
     given = arguments if "--data" in arguments else ["--data", text, *arguments]
     assert message in refused(capsys, *TRAIN, "--out", tmp_path / "m", "--max-steps", "1", *given)
+    assert not (tmp_path / "m").exists() or not (tmp_path / "m" / "model.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -171,18 +176,18 @@ def test_a_finished_run_can_be_resumed_without_harm(model, capsys):
     assert all((before[name] == after[name]).all() for name in before)
 
 
-def test_standard_input_is_data():
-    process = start("config", "language-modeling")
-    assert "[training]" in process.communicate(timeout=60)[0]
+def test_settings_are_printed_as_toml():
+    assert "[training]" in finish("config", "language-modeling").stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_ends_the_run_cleanly(tmp_path, text, number):
     out = tmp_path / "m"
-    process = start(*TRAIN, "--data", "-", "--out", out, *SMALL, "--epochs", "100000", stdin=text.open("rb"))
-    _wait_for(lambda: (out / "metrics.jsonl").exists(), process)
-    process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    command = (*TRAIN, "--data", "-", "--out", out, *SMALL, "--epochs", "100000")
+    with text.open("rb") as file, start(*command, stdin=file) as process:
+        _wait_for(lambda: (out / "metrics.jsonl").exists(), process)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "go on with --resume" in error
     assert "Traceback" not in error
@@ -203,17 +208,16 @@ def _compare_killed(tmp_path, text, kills, steps, pause):
     flags = [*SMALL, "--data", text, "--max-steps", steps, "--epochs", "1000", "--checkpoint-seconds", "0.05"]
     flags += ["--dropout", "0.2", "--output-dropout", "0.2", "--weight-drop", "0.2", "--report-steps", "10"]
     plain, killed = tmp_path / "plain", tmp_path / "killed"
-    assert start(*TRAIN, "--out", plain, *flags).wait(timeout=600) == 0
+    finish(*TRAIN, "--out", plain, *flags)
     chance, resume, landed = random.Random(0), [], 0
     for _ in range(kills):
-        process = start(*TRAIN, "--out", killed, *(["--resume"] if resume else flags))
-        time.sleep(chance.uniform(*pause))
-        landed += process.poll() is None
-        process.kill()
-        process.wait()
+        with start(*TRAIN, "--out", killed, *(resume or flags)) as process:
+            time.sleep(chance.uniform(*pause))
+            landed += process.poll() is None
+            process.kill()
         resume = ["--resume"] if (killed / "model.json").exists() else []
     assert landed >= kills - 1
-    assert start(*TRAIN, "--out", killed, *(["--resume"] if resume else flags)).wait(timeout=600) == 0
+    finish(*TRAIN, "--out", killed, *(resume or flags))
     for name in ("weights.safetensors", "last.safetensors"):
         expected, found = (load_tensors(folder / name).tensors for folder in (plain, killed))
         assert expected.keys() == found.keys()

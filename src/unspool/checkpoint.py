@@ -42,13 +42,16 @@ class Stored(NamedTuple):
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any] | None = None) -> None:
     """Writes a tensor file in one piece: after a kill, the old file or the new one is there."""
-    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    header = {"values": json.dumps(values or {}), "sha256": _digest(whole)}
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(values or {})
     beside = path.with_name(path.name + ".new")
-    save_file(whole, beside, metadata=header)
-    _flush(beside)
-    os.replace(beside, path)
-    _flush(path.parent)
+    try:
+        save_file(whole, beside, metadata={"values": text, "sha256": _digest(whole, text)})
+        _flush(beside)
+        os.replace(beside, path)
+        _flush(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be written ({error}); what was there before is kept.") from error
 
 
 def load_tensors(path: Path) -> Stored:
@@ -65,17 +68,9 @@ def load_tensors(path: Path) -> Stored:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: the file is damaged ({error}).") from error
-    if header.get("sha256") != _digest(tensors):
+    if header.get("sha256") != _digest(tensors, header.get("values", "")):
         raise CheckpointError(f"{path}: the file is damaged (its checksum does not fit its contents).")
     return Stored(tensors, json.loads(header["values"]))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON in one piece."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    _flush(beside)
-    os.replace(beside, path)
 
 
 def create_folder(folder: Path, task: type[Task], settings: Settings, version: str) -> Task:
@@ -90,9 +85,16 @@ def create_folder(folder: Path, task: type[Task], settings: Settings, version: s
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _clear(folder)
         prepared = task.prepare(settings, folder)
+        for path in folder.rglob("*"):
+            _flush(path)
         card = {"format": FORMAT, "unspool": version, "task": task.name, "settings": settings_to_dict(settings)}
-        write_json(folder / MODEL, card)
+        beside = folder / (MODEL + ".new")
+        beside.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _flush(beside)
+        os.replace(beside, folder / MODEL)  # the last: a folder with this file is a whole one
+        _flush(folder)
     except OSError as error:
         raise CheckpointError(f"{error.filename or folder}: cannot be written ({error.strerror}).") from error
     return prepared
@@ -147,16 +149,20 @@ def stored_settings(sections: Sections, stored: Mapping[str, Any], path: Path) -
         raise CheckpointError(f"{error} The model is damaged, or was made by another version of unspool.") from error
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, task: str | None = None) -> Any:
     """A trained model from its folder, ready to use.
+
+    Args:
+        folder: what `create_folder` made, with weights.
+        task: name of the task that is expected; any, if None.
 
     Raises:
         CheckpointError: the folder is missing, damaged, or of another format.
     """
-    task = open_folder(folder).task
-    model = task.build_model()
+    opened = open_folder(folder, task).task
+    model = opened.build_model()
     load_weights(model, folder)
-    return task.predictor(model.eval())
+    return opened.predictor(model.eval())
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
@@ -195,13 +201,22 @@ def restore_parameters(model: nn.Module, tensors: Mapping[str, Tensor], where: s
             tensor.copy_(tensors[name])
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
+    digest = hashlib.sha256(values.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _clear(folder: Path) -> None:
+    """Removes what an earlier, unfinished preparation left: only files that this module or a task writes."""
+    for name in (WEIGHTS, LAST, METRICS):
+        (folder / name).unlink(missing_ok=True)
+    for path in (folder / "tokens").glob("*"):
+        if path.suffix in (".bin", ".json"):
+            path.unlink()
 
 
 def _flush(path: Path) -> None:

@@ -1,7 +1,7 @@
 """The command line: a switchboard from words to rooms, with no logic of its own."""
 
 import argparse
-import json
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -10,27 +10,36 @@ from typing import Any
 
 from unspool import __version__
 from unspool.checkpoint import create_folder, load, open_folder, stored_settings
-from unspool.config import ArgumentParser, add_flags, build_settings, commented_toml
+from unspool.config import ArgumentParser, add_flags, build_settings, commented_toml, to_json
 from unspool.errors import UnspoolError
 from unspool.search import Sampling
 from unspool.tasks import TASKS, LanguageModeling
-from unspool.training import SECTIONS, Trainer, model_size
+from unspool.training import SECTIONS, Trainer, find_device, model_size
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, or 2 after one line on standard error."""
+    sys.path.append(os.getcwd())  # so that --cell finds a module in the folder where one is
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
         sys.stdout.flush()
     except UnspoolError as error:
-        print(f"unspool: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
     except BrokenPipeError:  # the reader of our output has gone; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        return _refuse(f"{error.filename or 'files'}: {error.strerror or error}")
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _refuse(message: str) -> int:
+    print("unspool: " + " ".join(message.splitlines()), file=sys.stderr)
+    return 2
 
 
 def _parser() -> ArgumentParser:
@@ -92,6 +101,7 @@ def _train(options: argparse.Namespace) -> None:
             raise UnspoolError(f"{folder}: a resumed run keeps its settings; leave out {names}, or name a new --out.")
     else:
         settings = build_settings(sections, options.config, flags)
+        find_device(settings["training"].device)
         task = create_folder(folder, task_type, settings, __version__)
     trainer = Trainer(task, settings["training"], folder, quiet=options.json)
     if options.resume:
@@ -103,7 +113,7 @@ def _train(options: argparse.Namespace) -> None:
         )
     outcome = trainer.run()
     if options.json:
-        print(json.dumps({"folder": str(folder), **vars(outcome)}))
+        print(to_json({"folder": str(folder), **vars(outcome)}))
     elif outcome.finished:
         print(
             f"done after {outcome.step} updates and {outcome.seconds:.0f} s; the model is in {folder}", file=sys.stderr
@@ -119,15 +129,14 @@ def _stored_alike(stored: dict[str, dict[str, Any]], name: str, value: Any) -> b
 def _evaluate(options: argparse.Namespace) -> None:
     values = load(options.folder).evaluate(options.data)
     if options.json:
-        print(json.dumps(values))
+        print(to_json(values))
         return
     for name, value in values.items():
         print(f"{name:20s} {value:,.4f}" if isinstance(value, float) else f"{name:20s} {value:,}")
 
 
 def _generate(options: argparse.Namespace) -> None:
-    open_folder(options.folder, LanguageModeling.name)
-    pieces = load(options.folder).stream(
+    pieces = load(options.folder, LanguageModeling.name).stream(
         options.prompt, options.length, options.temperature, options.top_k, options.top_p, options.seed, options.unknown
     )
     print(options.prompt, end="", flush=True)

@@ -7,6 +7,7 @@ that every setting has one flag. Precedence: flag, then TOML, then default.
 import argparse
 import dataclasses
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,11 +45,16 @@ class ArgumentParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs, allow_abbrev=False)  # type: ignore[misc]
 
-    def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ").split()[0]
-        if message.startswith("unrecognized arguments") and unknown.startswith("-"):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+        """Parses, and refuses what is left over here, where the flags of this very command are known."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
-            message = f"unknown flag {unknown}{did_you_mean(unknown.split('=')[0], flags)}"
+            hint = did_you_mean(unknown[0].split("=")[0], flags)
+            self.error(f"unknown {'flag' if unknown[0].startswith('-') else 'argument'} {unknown[0]}{hint}")
+        return namespace, unknown
+
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
 
@@ -111,6 +117,12 @@ def commented_toml(sections: Sections) -> str:
             lines.append(f"{field.name} = {json.dumps(field.default)}")
         lines.append("")
     return "\n".join(lines)
+
+
+def to_json(values: Mapping[str, Any]) -> str:
+    """One line of JSON; what is not finite becomes null, since JSON has no word for it."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    return json.dumps(finite, allow_nan=False)
 
 
 def _merge_toml(values: dict[str, dict[str, Any]], sections: Sections, path: Path) -> None:

@@ -29,43 +29,41 @@ def variance_(cell: HasGates, k: float) -> None:
     """
     if k <= 0:
         raise ConfigError(f"variance_: k must be positive, got {k}.")
-    nn.init.normal_(_recurrent(cell, "variance_"), std=math.sqrt(k / cell.hidden_size))
+    weight = _recurrent(cell, "variance_")
+    nn.init.normal_(weight, std=math.sqrt(k / weight.shape[-1]))
 
 
 def orthogonal_(cell: HasGates, gain: float = 1.0) -> None:
     """Each gate's recurrent matrix orthogonal (Saxe et al. 2014, arXiv 1312.6120): its singular values are all `gain`."""
-    for gate in _recurrent(cell, "orthogonal_").split(cell.hidden_size):
-        nn.init.orthogonal_(gate, gain)
+    for block in _blocks(cell, "orthogonal_"):
+        nn.init.orthogonal_(block, gain)
 
 
 def identity_(cell: HasGates, scale: float = 1.0) -> None:
     """Each gate's recurrent matrix the identity times `scale`, biases zero: the IRNN (Le et al. 2015, arXiv 1504.00941)."""
     with torch.no_grad():
-        for gate in _recurrent(cell, "identity_").split(cell.hidden_size):
-            nn.init.eye_(gate).mul_(scale)
+        for block in _blocks(cell, "identity_"):
+            nn.init.eye_(block).mul_(scale)
         for bias in (cell.bias_ih, cell.bias_hh):
             if bias is not None:
                 bias.zero_()
 
 
 def forget_bias_(cell: HasGates, value: float = 1.0) -> None:
-    """The forget gate's bias b_f = value in all (Gers et al. 2000; Jozefowicz et al. 2015), so that memory begins open."""
-    _set_bias(cell, "f", torch.full((cell.hidden_size,), float(value)))
+    """The bias of the gate that keeps the state, b_f = value in all (Gers et al. 2000; Jozefowicz et al. 2015), so that memory begins open."""
+    _set_bias(cell, _keeping(cell), torch.full((cell.hidden_size,), float(value)))
 
 
 def chrono_(cell: HasGates, max_lag: int) -> None:
     """Forget biases log(U(1, max_lag - 1)), input biases their negative (Tallec & Ollivier 2018, arXiv 1804.11188, eq. 16).
 
-    Memory times are then spread from one step to `max_lag` steps. For cells with an update gate z that keeps the state
-    (GRU), z takes the place of f.
+    Memory times are then spread from one step to `max_lag` steps. The gate is the cell's `keeping_gate`: f for LSTMs, z
+    for the GRU.
     """
     if max_lag < 3:
         raise ConfigError(f"chrono_: max_lag must be at least 3 steps, got {max_lag}.")
     bias = torch.log(torch.empty(cell.hidden_size).uniform_(1.0, max_lag - 1.0))
-    if "f" not in cell.gates and "z" in cell.gates:
-        _set_bias(cell, "z", bias)
-        return
-    _set_bias(cell, "f", bias)
+    _set_bias(cell, _keeping(cell), bias)
     if "i" in cell.gates:
         _set_bias(cell, "i", -bias)
 
@@ -74,6 +72,18 @@ def _recurrent(cell: HasGates, name: str) -> Tensor:
     if cell.weight_hh is None:
         raise ConfigError(f"{name}: {type(cell).__name__} has no recurrent matrix.")
     return cell.weight_hh
+
+
+def _blocks(cell: HasGates, name: str) -> tuple[Tensor, ...]:
+    """The square matrices of a cell: one for each gate, and for each head where it has heads."""
+    weight = _recurrent(cell, name)
+    return weight.split(weight.shape[-1])
+
+
+def _keeping(cell: HasGates) -> str:
+    if cell.keeping_gate is None:
+        raise ConfigError(f"{type(cell).__name__} names no gate that keeps its state (keeping_gate).")
+    return cell.keeping_gate
 
 
 def _set_bias(cell: HasGates, gate: str, value: Tensor) -> None:

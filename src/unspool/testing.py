@@ -110,7 +110,12 @@ def check_padding(layer: nn.Module, num_steps: int = 7, batch_size: int = 3) -> 
         y, final = layer(x, state, lengths)
         return torch.where(real, y, 0.0), final
 
+    def run_with_resets(x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        y, final = layer(x, state, lengths, ~real.squeeze(-1))
+        return torch.where(real, y, 0.0), final
+
     clean = observe(run, layer, x, state)
+    _compare("Padding, resets beyond the lengths", clean, observe(run_with_resets, layer, x, state))
     _compare("Padding", clean, observe(run, layer, poisoned, state))
     beyond = clean["gradient of x"].masked_select(~real)
     assert not beyond.any(), "law Padding: the gradient of x is not zero beyond the lengths"

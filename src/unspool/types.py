@@ -3,13 +3,10 @@
 T time, B batch, I input, H hidden, G gates, L layers, V vocabulary. Inside the house tensors are time first, [T, B, ...].
 """
 
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-State: TypeAlias = tuple[Any, ...]
-"""What a recurrence carries: a NamedTuple of tensors [B, H] for a cell, a tuple of states for a stack."""
 
 
 class HasGates(Protocol):
@@ -19,6 +16,9 @@ class HasGates(Protocol):
 
     @property
     def gates(self) -> tuple[str, ...]: ...
+
+    @property
+    def keeping_gate(self) -> str | None: ...
 
     @property
     def weight_hh(self) -> Tensor | None: ...
@@ -42,4 +42,4 @@ class Noise(NamedTuple):
         return self if self.steps is None else self._replace(steps=self.steps[:, first:last])
 
 
-__all__ = ["Bool", "Float", "HasGates", "Int", "Noise", "State", "Tensor"]
+__all__ = ["Bool", "Float", "HasGates", "Int", "Noise", "Tensor"]

@@ -98,6 +98,13 @@ def test_truncation_keeps_values_and_cuts_gradients_at_the_borders(reverse):
     assert not gradient.any()
 
 
+def test_truncation_leaves_the_gradient_of_a_given_initial_state():
+    layer = Recurrent(GRU(3, 5), TruncatedBPTT(4))
+    h = torch.randn(2, 5, requires_grad=True)
+    layer(torch.randn(4, 2, 3), layer.cell.state_type(h)).output.sum().backward()
+    assert h.grad.abs().sum() > 0
+
+
 def test_checkpoints_allow_a_second_derivative():
     cell, x = GRU(2, 3).double(), torch.randn(6, 1, 2, dtype=D, requires_grad=True)
     seconds = []
@@ -179,6 +186,7 @@ def test_dropout_stands_between_layers_and_not_after_the_last(options):
         (lambda r: r(torch.zeros(5, 2, 3), lengths=torch.tensor([5, 6])), "lie in 0..5, got 5..6"),
         (lambda r: r(torch.zeros(5, 2, 3), lengths=torch.tensor([5.0, 1.0])), "integers"),
         (lambda r: r(torch.zeros(5, 2, 3), reset=torch.zeros(5, 2)), "reset must be \\[5, 2\\] booleans"),
+        (lambda r: r(torch.zeros(5, 2, 3), torch.zeros(2, 4)), "state must be a LSTMState \\(h, c\\), got Tensor"),
         (lambda r: r(torch.zeros(5, 2, 3), r.initial_state(3)), "state must be \\[2, 4\\], got \\[3, 4\\]"),
     ],
 )

@@ -100,6 +100,20 @@ def test_unknown_symbols_of_a_prompt_are_an_error_or_a_token(tmp_path):
         predictor.generate("the", length=-1)
 
 
+def test_words_are_written_with_the_spaces_between_them(tmp_path):
+    predictor = trained(tmp_path, unit="word", max_steps=1)
+    pieces = list(predictor.stream("the quick", length=30, temperature=3.0))
+    assert all(piece == "\n" or piece.strip() for piece in pieces)
+    assert predictor.task.tokenizer.decode(predictor.task.tokenizer.encode("the quick")) == "the quick"
+    text = "the quick" + "".join(pieces)
+    assert len(predictor.task.tokenizer.encode(text)) == 32
+
+
+def test_what_a_reader_does_between_pieces_is_not_under_inference(tmp_path):
+    for _ in trained(tmp_path).stream("the", length=2):
+        assert not torch.is_inference_mode_enabled()
+
+
 def test_bytes_of_one_character_are_written_together(tmp_path):
     predictor = trained(tmp_path, unit="byte")
     pieces = list(predictor.stream("the", length=60, temperature=5.0))

@@ -1,6 +1,7 @@
 """The catalogue of cells: one file, one cell, one paper."""
 
 import importlib
+import inspect
 
 from unspool.cells.base import Cell, CellWeights, GatedCell, Gates, HiddenState, LinearCell
 from unspool.cells.coupled_lstm import CoupledLSTM
@@ -45,9 +46,10 @@ def find_cell(name: str) -> type[Cell]:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"cell {name!r} cannot be imported: {error}.") from error
-    if not (isinstance(found, type) and issubclass(found, Cell)):
+    except Exception as error:  # the module is somebody else's, and may fail in any way
+        raise ConfigError(f"cell {name!r} cannot be imported: {type(error).__name__}: {error}.") from error
+    concrete = isinstance(found, type) and issubclass(found, GatedCell | LinearCell) and not inspect.isabstract(found)
+    if not concrete:
         raise ConfigError(f"cell {name!r} must be a subclass of unspool.GatedCell or unspool.LinearCell.")
     return found
 

@@ -44,10 +44,12 @@ class Cell(nn.Module, ABC):
         hidden_size: H, units of each state.
         state_type: a NamedTuple class; its first field is the hidden state h that is read out.
         interpolable: the states for which a weighted mean of two values is a value again.
+        keeping_gate: the gate that keeps the old state where it is near 1, if there is one; initializers open it.
     """
 
     state_type: ClassVar[type[Any]] = HiddenState
     interpolable: ClassVar[tuple[str, ...]] = ("h", "c")
+    keeping_gate: ClassVar[str | None] = None
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__()
@@ -135,7 +137,7 @@ class GatedCell(Cell):
         self.bias_hh = nn.Parameter(torch.empty(rows)) if bias and self.recurrent_product else None
         for name in self.vectors:
             self.register_parameter(name, nn.Parameter(torch.empty(hidden_size)))
-        self._programs: tuple[Any, CellPrograms] | None = None
+        self._programs: dict[Any, CellPrograms] = {}
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -178,12 +180,12 @@ class GatedCell(Cell):
         """
         signature = self.signature(noise)
         key = (signature, *(_settings(module) for module in self.modules()))
-        if self._programs is None or self._programs[0] != key:
+        if key not in self._programs:
             name = f"{type(self).__name__}.pointwise"
             forward = trace(self._grouped, signature, name)
             adjoint = trace_adjoint(self._grouped, signature, name)
-            self._programs = (key, CellPrograms(forward.text, adjoint.text))
-        return self._programs[1]
+            self._programs[key] = CellPrograms(forward.text, adjoint.text)
+        return self._programs[key]
 
     def unroll(
         self,
@@ -251,7 +253,11 @@ class LinearCell(Cell):
         self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
         self.bias_ih = nn.Parameter(torch.empty(rows)) if bias else None
         self.weight_hh, self.bias_hh = None, None
-        initializers.uniform_(self.parameters(recurse=False), hidden_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Every parameter uniform in +-1/sqrt(H)."""
+        initializers.uniform_(self.parameters(recurse=False), self.hidden_size)
 
     @abstractmethod
     def coefficients(self, x: Sequence[Float[Tensor, "*N H"]]) -> tuple[Float[Tensor, "*N H"], Float[Tensor, "*N H"]]:
@@ -302,6 +308,6 @@ def _autocast(weights: CellWeights, device_type: str) -> CellWeights:
 
 
 def _settings(module: nn.Module) -> tuple[tuple[str, Any], ...]:
-    """The plain values and functions among a module's attributes: what its equations may depend on."""
-    kept = (bool, int, float, str)
-    return tuple((k, v) for k, v in vars(module).items() if isinstance(v, kept) or (callable(v) and k[0] != "_"))
+    """What a module's equations may depend on: its public attributes that are no tensors or modules."""
+    found = [(name, value) for name, value in vars(module).items() if not name.startswith("_")]
+    return tuple((name, value if callable(value) else repr(value)) for name, value in found)

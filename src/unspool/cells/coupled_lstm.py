@@ -20,6 +20,7 @@ class CoupledLSTM(GatedCell):
     """
 
     gates = ("f", "g", "o")
+    keeping_gate = "f"
     state_type = LSTMState
 
     def pointwise(self, x: Gates, h: Gates, state: LSTMState) -> LSTMState:

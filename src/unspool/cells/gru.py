@@ -21,6 +21,7 @@ class GRU(GatedCell):
     """
 
     gates = ("r", "z", "n")
+    keeping_gate = "z"
 
     def pointwise(self, x: Gates, h: Gates, state: HiddenState) -> HiddenState:
         (x_r, x_z, x_n), (h_r, h_z, h_n) = x, h

@@ -38,6 +38,9 @@ class IndRNN(GatedCell):
     ):
         super().__init__(input_size, hidden_size, bias)
         self.activation = activation
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
         nn.init.uniform_(self.get_parameter("weight_u"), 0.0, 1.0)
 
     def pointwise(self, x: Gates, h: Gates, state: HiddenState, vectors: Gates) -> HiddenState:

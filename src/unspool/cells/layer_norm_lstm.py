@@ -28,6 +28,7 @@ class LayerNormLSTM(GatedCell):
     """
 
     gates = ("i", "f", "g", "o")
+    keeping_gate = "f"
     vectors = ("gain_hi", "gain_hf", "gain_hg", "gain_ho", "gain_c", "bias_c")
     state_type = LSTMState
     reference_only = True  # N() reduces over H
@@ -36,6 +37,10 @@ class LayerNormLSTM(GatedCell):
         super().__init__(input_size, hidden_size, bias)
         self.gain_ih = nn.Parameter(torch.ones(len(self.gates) * hidden_size))
         self.bias_hh = None  # a bias before N() would have no effect beside bias_ih
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
         for name, parameter in self.named_parameters(recurse=False):
             if name.startswith("gain"):
                 nn.init.ones_(parameter)

@@ -30,6 +30,7 @@ class LSTM(GatedCell):
     """
 
     gates = ("i", "f", "g", "o")
+    keeping_gate = "f"
     state_type = LSTMState
 
     def pointwise(self, x: Gates, h: Gates, state: LSTMState) -> LSTMState:

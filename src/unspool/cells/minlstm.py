@@ -21,6 +21,7 @@ class MinLSTM(LinearCell):
     """
 
     gates = ("f", "i", "n")
+    keeping_gate = "f"
 
     def coefficients(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         x_f, x_i, x_n = x

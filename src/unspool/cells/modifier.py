@@ -18,7 +18,8 @@ class GatedModifier(GatedCell):
         self.gates, self.vectors, self.state_type = cell.gates, cell.vectors, cell.state_type  # type: ignore[misc]
         self.recurrent_product, self.reference_only = cell.recurrent_product, cell.reference_only  # type: ignore[misc]
         self.interpolable = cell.interpolable  # type: ignore[misc]
-        self._programs = None
+        self.keeping_gate = cell.keeping_gate  # type: ignore[misc]
+        self._programs = {}
 
     @property
     def output_size(self) -> int:
@@ -42,6 +43,9 @@ class GatedModifier(GatedCell):
     def readout(self, h: Tensor, x: Tensor) -> Tensor:
         return self.cell.readout(h, x)
 
+    def reset_parameters(self) -> None:
+        self.cell.reset_parameters()
+
 
 class LinearModifier(LinearCell):
     """A linear cell around another; a subclass changes `noisy_coefficients`, `draw_noise` or both."""
@@ -50,6 +54,7 @@ class LinearModifier(LinearCell):
         Cell.__init__(self, cell.input_size, cell.hidden_size)
         self.cell = cell
         self.gates, self.state_type, self.interpolable = cell.gates, cell.state_type, cell.interpolable  # type: ignore[misc]
+        self.keeping_gate = cell.keeping_gate  # type: ignore[misc]
 
     @property
     def output_size(self) -> int:
@@ -72,6 +77,9 @@ class LinearModifier(LinearCell):
 
     def readout(self, h: Tensor, x: Tensor) -> Tensor:
         return self.cell.readout(h, x)
+
+    def reset_parameters(self) -> None:
+        self.cell.reset_parameters()
 
 
 def check_probability(name: str, probability: float) -> float:

@@ -22,6 +22,7 @@ class PeepholeLSTM(GatedCell):
     """
 
     gates = ("i", "f", "g", "o")
+    keeping_gate = "f"
     vectors = ("weight_ci", "weight_cf", "weight_co")
     state_type = LSTMState
 

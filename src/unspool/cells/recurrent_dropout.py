@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unspool.cells.base import Cell, GatedCell, LinearCell
 from unspool.cells.modifier import GatedModifier, LinearModifier, check_probability
+from unspool.errors import ConfigError
 from unspool.types import Noise
 
 
@@ -65,9 +66,12 @@ class LinearRecurrentDropout(LinearModifier):
 
 def recurrent_dropout(cell: Cell, probability: float = 0.25) -> Cell:
     """Any cell under recurrent dropout; see `RecurrentDropout` and `LinearRecurrentDropout`."""
+    if any(isinstance(m, (RecurrentDropout, LinearRecurrentDropout)) for m in cell.modules()):
+        raise ConfigError("recurrent dropout: the cell already has it; give one probability for both.")
     if isinstance(cell, LinearCell):
         return LinearRecurrentDropout(cell, probability)
-    assert isinstance(cell, GatedCell)
+    if not isinstance(cell, GatedCell):
+        raise ConfigError(f"recurrent dropout wraps a GatedCell or a LinearCell, got {type(cell).__name__}.")
     return RecurrentDropout(cell, probability)
 
 

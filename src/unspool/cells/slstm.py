@@ -43,6 +43,7 @@ class SLSTM(GatedCell):
     """
 
     gates = ("i", "f", "z", "o")
+    keeping_gate = "f"
     state_type = SLSTMState
     interpolable = ("h",)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unspool.cells.base import Cell, GatedCell, LinearCell
 from unspool.cells.modifier import GatedModifier, LinearModifier, check_probability
+from unspool.errors import ConfigError
 from unspool.types import Noise
 
 
@@ -94,5 +95,6 @@ def zoneout(cell: Cell, hidden: float = 0.1, memory: float = 0.1) -> Cell:
     """Any cell under zoneout; see `Zoneout` and `LinearZoneout`."""
     if isinstance(cell, LinearCell):
         return LinearZoneout(cell, hidden)
-    assert isinstance(cell, GatedCell)
+    if not isinstance(cell, GatedCell):
+        raise ConfigError(f"zoneout wraps a GatedCell or a LinearCell, got {type(cell).__name__}.")
     return Zoneout(cell, hidden, memory)

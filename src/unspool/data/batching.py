@@ -25,6 +25,10 @@ class StreamBatch(NamedTuple):
     targets: Int[Tensor, "T B"]
     reset: Bool[Tensor, "T B"] | None = None
 
+    def to(self, device: torch.device) -> "StreamBatch":
+        """The batch on a device."""
+        return StreamBatch(*(None if tensor is None else tensor.to(device) for tensor in self))  # type: ignore[arg-type]
+
 
 class StreamBatches:
     """All batches of an epoch over a stream of tokens, each a pure function of its place.

@@ -21,7 +21,7 @@ class TextSource(ABC):
 
     @abstractmethod
     def pieces(self) -> Iterator[str]:
-        """The text in order, in pieces that end at a line break or space where there is one.
+        """The text in order, in pieces that end before a line break or space where there is one.
 
         Raises:
             DataError: the text is empty or not UTF-8; the message names the file and the byte.
@@ -140,7 +140,8 @@ def _decode(file: BinaryIO, name: str) -> Iterator[str]:
             if text:
                 yield text
             return
-        cut = max(text.rfind("\n"), text.rfind(" ")) + 1 or len(text)
+        cut = max(text.rfind("\n"), text.rfind(" "))
+        cut = cut if cut > 0 else len(text)
         rest = text[cut:]
         if text[:cut]:
             yield text[:cut]

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,18 +85,17 @@ def write_tokens(path: Path, tokenizer: Tokenizer, source: TextSource, name: str
         for numbers, characters in encode_pieces(tokenizer, source):
             file.write(np.asarray(numbers, dtype=dtype).tobytes())
             num_tokens, num_characters = num_tokens + len(numbers), num_characters + characters
-            num_unknown += 0 if tokenizer.unknown is None else _count(numbers, tokenizer.unknown)
+            num_unknown += 0 if tokenizer.unknown is None else numbers.count(tokenizer.unknown)
         file.flush()
         os.fsync(file.fileno())
     if num_tokens < 2:
-        raise DataError(f"{name}: {num_tokens} {tokenizer.unit} units of text; at least 2 are needed.")
+        raise DataError(
+            f"{name}: {num_tokens} {tokenizer.unit} units of text, at least 2 are needed; give more text, or another share or file "
+            "(--validation-share 0 for none)."
+        )
     tokens = TokenFile(path, dtype, num_tokens, num_characters, num_unknown)
     tokens.save()
     return tokens
-
-
-def _count(numbers: Iterable[int], wanted: int) -> int:
-    return sum(number == wanted for number in numbers)
 
 
 def _card(path: Path) -> Path:

@@ -10,7 +10,7 @@ import tokenizers as huggingface
 
 from unspool.data.text import TextSource
 from unspool.data.vocabulary import Vocabulary, count_symbols
-from unspool.errors import CheckpointError, DataError
+from unspool.errors import CheckpointError, ConfigError, DataError
 
 UNITS = ("character", "byte", "word", "bpe")
 
@@ -33,7 +33,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """The numbers of a text; a text may be cut at any space or line break and encoded in parts."""
+        """The numbers of a text, or of a part of it that begins at white space."""
 
     @abstractmethod
     def decode(self, numbers: Sequence[int]) -> str:
@@ -42,10 +42,6 @@ class Tokenizer(ABC):
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """All that `read_tokenizer` needs, as plain values."""
-
-    def symbol(self, number: int) -> str:
-        """One number for people to read."""
-        return self.decode([number])
 
     def unknown_in(self, text: str) -> list[str]:
         """The distinct symbols of a text that are not in the vocabulary, in order."""
@@ -120,8 +116,8 @@ class WordTokenizer(Tokenizer):
         return [self.vocabulary.numbers.get(word, 0) for word in self.split(text)]
 
     def decode(self, numbers: Sequence[int]) -> str:
-        words = [self.vocabulary.symbols[n] for n in numbers]
-        return "".join("\n" if word == self.end_of_line else word + " " for word in words)
+        text = " ".join(self.vocabulary.symbols[n] for n in numbers)
+        return text.replace(f" {self.end_of_line}", "\n").replace(self.end_of_line, "\n").replace("\n ", "\n")
 
     def unknown_in(self, text: str) -> list[str]:
         return list(dict.fromkeys(word for word in self.split(text) if not self.vocabulary.number(word)))
@@ -179,14 +175,22 @@ def build_tokenizer(unit: str, source: TextSource, vocabulary_size: int = 0, min
     if unit == "byte":
         return ByteTokenizer()
     if unit == "bpe":
+        if 0 < vocabulary_size < 256:
+            raise ConfigError(
+                f"vocabulary_size must be at least 256 with unit bpe (one for each byte), got {vocabulary_size}."
+            )
         return BPETokenizer.train(source.pieces(), vocabulary_size or 4096)
     if unit == "character":
-        return CharacterTokenizer(Vocabulary.from_counts(count_symbols(source.pieces()), min_count, vocabulary_size))
-    words = (WordTokenizer(Vocabulary([])).split(piece) for piece in source.pieces())
-    tokenizer = WordTokenizer(Vocabulary.from_counts(count_symbols(words), min_count, vocabulary_size))
-    if len(tokenizer.vocabulary) < 2:
-        raise DataError("the training text holds no word.")
-    return tokenizer
+        counts = count_symbols(source.pieces())
+    else:
+        counts = count_symbols(WordTokenizer(Vocabulary([])).split(piece) for piece in source.pieces())
+    vocabulary = Vocabulary.from_counts(counts, min_count, vocabulary_size)
+    if len(vocabulary) < 2:
+        raise DataError(
+            f"the training text holds no {unit} for the vocabulary (min_count {min_count}, vocabulary_size "
+            f"{vocabulary_size or 'not limited'}); lower --min-count or give more text."
+        )
+    return CharacterTokenizer(vocabulary) if unit == "character" else WordTokenizer(vocabulary)
 
 
 def read_tokenizer(text: str, where: str) -> Tokenizer:

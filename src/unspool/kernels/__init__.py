@@ -3,7 +3,7 @@
 from unspool.kernels.fold import fold, fold_adjoint, run_program
 from unspool.kernels.gated_scan import gated_scan
 from unspool.kernels.linear_scan import fold_linear, linear_scan
-from unspool.kernels.masks import active_steps, clear_padding
+from unspool.kernels.masks import active_steps, clear_padding, reset_within
 from unspool.kernels.program import Instruction, Program, ProgramBuilder, hoist, parse, with_probes
 from unspool.kernels.tracing import CellPrograms, Signature, trace, trace_adjoint, trace_tangent
 
@@ -22,6 +22,7 @@ __all__ = [
     "hoist",
     "linear_scan",
     "parse",
+    "reset_within",
     "run_program",
     "trace",
     "trace_adjoint",

@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from unspool.kernels.masks import active_steps, clear_padding, per_row
+from unspool.kernels.masks import active_steps, clear_padding, per_row, reset_within
 from unspool.kernels.program import Program, hoist, parse
 from unspool.kernels.tracing import Pointwise
 
@@ -43,7 +43,7 @@ def fold(
     num_steps, hidden_size = x.shape[0], initial_state.shape[-1]
     active = None if lengths is None else active_steps(lengths, num_steps).unsqueeze(-1)
     fresh = torch.zeros_like(initial_state) if reset_state is None else reset_state
-    x = clear_padding(x, lengths)
+    x, reset = clear_padding(x, lengths), reset_within(reset, lengths)
     p, q = _unbind(vectors), _unbind(sequences)
     states: list[Tensor] = [x.new_empty(0)] * num_steps
     state = list(initial_state.unbind(0))

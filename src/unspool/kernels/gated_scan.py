@@ -2,8 +2,8 @@
 
 For every step t, in the direction of the scan::
 
-    previous   = reset_state where reset[t], else the state reached          [S, B, H]
-    h_gates    = (previous[0] * recurrent_mask) @ weight_hh.T + bias_hh      [B, G*H]
+    previous   = reset_state where reset[t] and t < lengths, else the state reached   [S, B, H]
+    h_gates    = (previous[0] * recurrent_mask) @ weight_hh.T + bias_hh               [B, G*H]
     state      = program(x[t], h_gates, previous, vectors, steps[t], sequences)
     state      = state where t < lengths, else previous
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unspool.errors import ShapeError
 from unspool.kernels.fold import fold, fold_adjoint, run_program
+from unspool.kernels.masks import reset_within
 from unspool.kernels.program import Program, parse
 from unspool.kernels.tracing import CellPrograms
 
@@ -63,6 +64,7 @@ def gated_scan(
     _check(parse(programs.forward), x, weight_hh, initial_state, vectors, steps, sequences)
     if recurrent_mask is not None and recurrent_mask.requires_grad:
         raise ShapeError("gated_scan: recurrent_mask is not differentiable; detach it.")
+    reset = reset_within(reset, lengths)
     if reset is not None and reset_state is None:
         reset_state = torch.zeros_like(initial_state)
     tensors = (x, weight_hh, bias_hh, initial_state, vectors, steps, sequences)

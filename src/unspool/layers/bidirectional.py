@@ -7,7 +7,7 @@ from torch import nn
 
 from unspool.cells import Cell
 from unspool.errors import ShapeError
-from unspool.kernels import active_steps
+from unspool.kernels import reset_within
 from unspool.layers.bptt import BPTT, FullBPTT
 from unspool.layers.recurrent import LayerOutput, Recurrent
 from unspool.types import Bool, Float, Int, Tensor
@@ -56,7 +56,8 @@ class Bidirectional(nn.Module):
         ahead, behind = (None, None) if state is None else state
         ends = None
         if reset is not None:
-            inside = reset if lengths is None else reset & active_steps(lengths, len(x))
+            inside = reset_within(reset, lengths)
+            assert inside is not None
             ends = torch.cat([inside[1:], torch.zeros_like(inside[:1])])
         onward = self.forward_layer(x, ahead, lengths, reset)
         backward = self.backward_layer(x, behind, lengths, ends)

@@ -62,6 +62,10 @@ class _SegmentedBPTT(BPTT):
     def segment_size(self, num_steps: int) -> int:
         """Steps in one segment."""
 
+    def hand_on(self, state: Any) -> Any:
+        """The state that the next segment begins from."""
+        return state
+
     @abstractmethod
     def unroll_segment(self, cell: Cell, x: Tensor, state: Any, *others: Any) -> Any:
         """The states of one segment."""
@@ -90,7 +94,7 @@ class _SegmentedBPTT(BPTT):
             part = self.unroll_segment(
                 cell, x[first:last], state, weights, noise.between(first, last), left, begins, reverse
             )
-            state = type(part)(*(tensor[0 if reverse else -1] for tensor in part))
+            state = self.hand_on(type(part)(*(tensor[0 if reverse else -1] for tensor in part)))
             parts.append(part)
         ordered = parts[::-1] if reverse else parts
         return type(parts[0])(*(torch.cat(tensors) for tensors in zip(*ordered, strict=True)))
@@ -109,8 +113,11 @@ class TruncatedBPTT(_SegmentedBPTT):
     def segment_size(self, num_steps: int) -> int:
         return self.steps
 
+    def hand_on(self, state: Any) -> Any:
+        return detach_state(state)
+
     def unroll_segment(self, cell: Cell, x: Tensor, state: Any, *others: Any) -> Any:
-        return cell.unroll(x, detach_state(state), *others)
+        return cell.unroll(x, state, *others)
 
 
 @dataclass(frozen=True)

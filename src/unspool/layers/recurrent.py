@@ -84,7 +84,8 @@ class Recurrent(nn.Module):
             reset: [T, B] booleans; where true, the step begins from the cell's initial state.
 
         Returns:
-            The outputs [T, B, O] and the state after the last step.
+            The outputs [T, B, O] and the state after the last step. Beyond a length the outputs are those of the state
+            that stands still; mask them in a loss.
 
         Raises:
             ShapeError: an argument has other axes than these.
@@ -104,7 +105,7 @@ class Recurrent(nn.Module):
         num_steps, batch_size = x.shape[:2]
         _check_masks(lengths, reset, num_steps, batch_size)
         state = self.initial_state(batch_size) if state is None else state
-        _check_state(state, batch_size, self.cell.hidden_size)
+        _check_state(state, self.cell, batch_size)
         x = clear_padding(x, lengths)
         noise = self.cell.draw_noise(num_steps, batch_size)
         states = self.bptt.unroll(self.cell, x, state, self.cell.weights(), noise, lengths, reset, self.reverse)
@@ -130,11 +131,17 @@ def _check_input(x: Tensor, input_size: int) -> None:
         )
 
 
-def _check_state(state: Any, batch_size: int, hidden_size: int) -> None:
+def _check_state(state: Any, cell: Cell, batch_size: int) -> None:
+    fields = cell.state_type._fields
+    if not isinstance(state, tuple) or len(state) != len(fields):
+        raise ShapeError(
+            f"Recurrent.forward: state must be a {cell.state_type.__name__} ({', '.join(fields)}), "
+            f"got {type(state).__name__}; see the cell's initial_state."
+        )
     for tensor in state_tensors(state):
-        if tensor.shape != (batch_size, hidden_size):
+        if tensor.shape != (batch_size, cell.hidden_size):
             raise ShapeError(
-                f"Recurrent.forward: every tensor of state must be [{batch_size}, {hidden_size}], "
+                f"Recurrent.forward: every tensor of state must be [{batch_size}, {cell.hidden_size}], "
                 f"got {list(tensor.shape)}."
             )
 

@@ -90,12 +90,16 @@ class Stack(nn.Module):
         self, run: Callable[[nn.Module, Tensor, Any], tuple[Tensor, Any]], x: Tensor, state: Any
     ) -> tuple[Tensor, Any]:
         before = [None] * len(self.layers) if state is None else state
+        if len(before) != len(self.layers):
+            raise ShapeError(
+                f"Stack: state must hold one state for each of {len(self.layers)} layers, got {len(before)}."
+            )
         after = []
         for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             y, new = run(layer, norm(x), before[number])
-            if self.residual and y.shape == x.shape:
-                y = x + y
-            x = y if number == len(self.layers) - 1 else self.dropout(y)
+            if number < len(self.layers) - 1:
+                y = self.dropout(y)
+            x = x + y if self.residual and y.shape == x.shape else y
             after.append(new)
         return x, tuple(after)
 

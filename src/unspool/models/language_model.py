@@ -91,7 +91,10 @@ class LanguageModel(nn.Module):
         outputs, state = self.stack(embedded, state, reset=batch.reset)
         dropped = self.output_dropout(outputs)
         nats = nn.functional.cross_entropy(
-            self.logits(dropped).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"
+            self.logits(dropped).to(outputs.dtype).flatten(0, 1),
+            batch.targets.flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
         )
         penalty = nats.new_zeros(())
         if self.training and self.activation_penalty:

@@ -50,7 +50,7 @@ def filter_logits(logits: Float[Tensor, "B V"], sampling: Sampling) -> Float[Ten
     if sampling.temperature == 0.0:
         best = torch.full_like(logits, -torch.inf)
         return best.scatter(-1, logits.argmax(-1, keepdim=True), 0.0)
-    logits = logits / sampling.temperature
+    logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature  # so that no temperature overflows
     if 0 < sampling.top_k < logits.shape[-1]:
         chosen = logits.topk(sampling.top_k, dim=-1)
         logits = torch.full_like(logits, -torch.inf).scatter(-1, chosen.indices, chosen.values)
@@ -85,11 +85,11 @@ def sample(
     Yields:
         The next symbol of each row.
     """
-    banned = torch.tensor(list(forbidden), dtype=torch.long)
+    banned = torch.tensor(list(forbidden), dtype=torch.long, device=logits.device)
     while True:
         if len(banned):
             logits = logits.index_fill(-1, banned, -torch.inf)
         probabilities = filter_logits(logits, sampling).softmax(-1)
-        tokens = torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+        tokens = torch.multinomial(probabilities.cpu(), 1, generator=generator).squeeze(-1).to(logits.device)
         yield tokens
         logits, state = model.step(tokens, state)

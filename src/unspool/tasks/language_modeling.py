@@ -25,7 +25,7 @@ from unspool.data import (
 )
 from unspool.data.text import BUILTIN
 from unspool.errors import CheckpointError, ConfigError, DataError
-from unspool.layers import stack_cells
+from unspool.layers import stack_cells, weight_drop
 from unspool.models import LanguageModel
 from unspool.search import Sampling, sample
 from unspool.state import map_state, state_tensors
@@ -84,7 +84,9 @@ class ModelSettings:
     slowness_penalty: float = setting(0.0, "TAR: times the mean square of the outputs' change per step")
     recurrent_initialization: str = setting("default", "of the recurrent weights", INITIALIZATIONS)
     recurrent_variance: float = setting(0.0, "k > 0: recurrent weights normal with variance k / hidden_size")
-    forget_bias: float = setting(1.0, "bias of the forget gate, where there is one; 0: PyTorch's default")
+    forget_bias: float = setting(
+        1.0, "bias of the gate that keeps the state (LSTM: f, GRU: z), where there is one; 0: PyTorch's default"
+    )
     chrono_max_lag: int = setting(0, "chrono initialization of the gates for lags up to this; 0: off")
 
     def __post_init__(self) -> None:
@@ -94,17 +96,41 @@ class ModelSettings:
         for name in ("dropout", "input_dropout", "output_dropout", "embedding_dropout", "weight_drop",
                      "recurrent_dropout", "zoneout"):  # fmt: skip
             require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "at least 0 and below 1")
+        for name in ("activation_penalty", "slowness_penalty", "recurrent_variance"):
+            require(0.0 <= getattr(self, name) < math.inf, name, getattr(self, name), "at least 0 and finite")
+        lag = self.chrono_max_lag
+        require(lag == 0 or lag >= 3, "chrono_max_lag", lag, "0 (off) or at least 3")
+        both = self.recurrent_variance and self.recurrent_initialization != "default"
+        require(
+            not both, "recurrent_initialization", self.recurrent_initialization, "default beside recurrent_variance"
+        )
+
+    def check(self) -> None:
+        """Builds a small network, so that settings that do not go together are refused before any data is read.
+
+        Raises:
+            ConfigError: of the cell, its initialization or its modifiers.
+        """
+        cell = self.build_cell(2, self.hidden_size)
+        if self.weight_drop:
+            weight_drop(cell, self.weight_drop)
+        if isinstance(cell, GatedCell) and not cell.reference_only:
+            cell.programs(cell.draw_noise(1, 1))
 
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:
         """A cell with its initialization and modifiers."""
-        cell = find_cell(self.cell)(input_size, hidden_size)
-        if isinstance(cell, GatedCell):
-            self._initialize(cell)
+        try:
+            cell = find_cell(self.cell)(input_size, hidden_size)
+        except TypeError as error:
+            raise ConfigError(
+                f"cell {self.cell!r} cannot be built from input_size and hidden_size: {error}."
+            ) from error
+        self._initialize(cell)
         if self.recurrent_dropout:
             cell = recurrent_dropout(cell, self.recurrent_dropout)
         return zoneout(cell, self.zoneout, self.zoneout) if self.zoneout else cell
 
-    def _initialize(self, cell: GatedCell) -> None:
+    def _initialize(self, cell: Any) -> None:
         if self.recurrent_variance:
             initializers.variance_(cell, self.recurrent_variance)
         elif self.recurrent_initialization == "orthogonal":
@@ -113,7 +139,7 @@ class ModelSettings:
             initializers.identity_(cell)
         if self.chrono_max_lag:
             initializers.chrono_(cell, self.chrono_max_lag)
-        elif self.forget_bias and "f" in cell.gates and cell.bias_ih is not None:
+        elif self.forget_bias and cell.keeping_gate and cell.bias_ih is not None:
             initializers.forget_bias_(cell, self.forget_bias)
 
 
@@ -133,6 +159,7 @@ class LanguageModeling(Task):
     @classmethod
     def prepare(cls, settings: Mapping[str, Any], folder: Path) -> Self:
         data: DataSettings = settings["data"]
+        settings["model"].check()
         sources = _split(data)
         tokenizer = build_tokenizer(data.unit, sources["train"], data.vocabulary_size, data.min_count)
         (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
@@ -213,11 +240,12 @@ class LanguageModeling(Task):
         lanes = max(1, min(8, len(tokens) // (4 * warm_up)))
         batches = StreamBatches(tokens, lanes, steps)
         model.eval()
+        device = model.embedding.weight.device
         nats, count = 0.0, 0
         with torch.no_grad():
             state = self._warm_state(model, tokens, batches, warm_up)
             for index in range(len(batches)):
-                loss = model.loss(batches.batch(0, index), state)
+                loss = model.loss(batches.batch(0, index).to(device), state)
                 nats, count, state = nats + float(loss.sum), count + loss.count, loss.state
         return {
             "nats_per_unit": nats / count,
@@ -237,7 +265,7 @@ class LanguageModeling(Task):
             return state
         begins = range(batches.lane_size, batches.lane_size * batches.batch_size, batches.lane_size)
         before = torch.stack([torch.from_numpy(tokens[b - warm_up : b].astype("int64")) for b in begins], 1)
-        _, warm = model(before, model.initial_state(len(begins)))
+        _, warm = model(before.to(model.embedding.weight.device), model.initial_state(len(begins)))
         fresh = model.initial_state(1)
         merged = iter([torch.cat(pair) for pair in zip(state_tensors(fresh), state_tensors(warm), strict=True)])
         return map_state(lambda _: next(merged), state)
@@ -292,6 +320,7 @@ class TrainedLanguageModel:
         """
         sampling = Sampling(temperature, top_k, top_p)
         require(length >= 0, "length", length, "at least 0")
+        require(0 <= seed < 2**63, "seed", seed, "at least 0 and below 2**63")
         require(unknown in ("error", "token"), "unknown", unknown, "'error' or 'token'")
         return self._draw(self._encode_prompt(prompt, unknown), length, sampling, seed)
 
@@ -310,22 +339,23 @@ class TrainedLanguageModel:
             )
         return tokenizer.encode(prompt) or tokenizer.encode("\n") or [0]
 
+    @torch.inference_mode()
     def _draw(self, prompt: list[int], length: int, sampling: Sampling, seed: int) -> Iterator[str]:
         tokenizer, generator = self.task.tokenizer, torch.Generator().manual_seed(seed)
         forbidden = () if tokenizer.unknown is None else (tokenizer.unknown,)
-        with torch.inference_mode():
-            logits, state = self.model(torch.tensor(prompt).unsqueeze(1))
-            numbers = list[int]()
-            drawn = sample(self.model, state, logits[-1], sampling, generator, forbidden)
-            for _, tokens in zip(range(length), drawn, strict=False):
-                numbers.append(int(tokens))
-                text = tokenizer.decode(numbers)
-                if text.endswith("\ufffd") and len(numbers) < 8:
-                    continue  # a character whose bytes are not all there yet
-                yield text
-                numbers = []
-            if numbers:
-                yield tokenizer.decode(numbers)
+        device = self.model.embedding.weight.device
+        logits, state = self.model(torch.tensor(prompt, device=device).unsqueeze(1))
+        before, pending = prompt[-1], list[int]()
+        drawn = sample(self.model, state, logits[-1], sampling, generator, forbidden)
+        for _, tokens in zip(range(length), drawn, strict=False):
+            pending.append(int(tokens))
+            text = tokenizer.decode([before, *pending])[len(tokenizer.decode([before])) :]
+            if text.endswith("\ufffd") and len(pending) < 8:
+                continue  # a character whose bytes are not all there yet
+            yield text
+            before, pending = pending[-1], []
+        if pending:
+            yield tokenizer.decode(pending)
 
 
 def _split(data: DataSettings) -> dict[str, TextSource]:

@@ -2,7 +2,7 @@
 
 from unspool.training.progress import LiveProgress, PlainProgress, SilentProgress, choose_progress
 from unspool.training.settings import SECTIONS, TrainingSettings
-from unspool.training.trainer import Outcome, Trainer, model_size
+from unspool.training.trainer import Outcome, Trainer, find_device, model_size
 
 __all__ = [
     "SECTIONS",
@@ -13,5 +13,6 @@ __all__ = [
     "Trainer",
     "TrainingSettings",
     "choose_progress",
+    "find_device",
     "model_size",
 ]

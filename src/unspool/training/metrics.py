@@ -1,10 +1,9 @@
 """Metrics on disk: one JSON line for each report, always; TensorBoard files if asked."""
 
-import json
-import math
 from pathlib import Path
 from typing import Any, Self
 
+from unspool.config import to_json
 from unspool.errors import ConfigError
 
 
@@ -35,10 +34,9 @@ class MetricsLog:
             self.writer.close()  # type: ignore[no-untyped-call]
 
     def write(self, event: str, **values: Any) -> None:
-        """Appends one report; what is not finite becomes null, since JSON has no word for it."""
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        """Appends one report."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": event, **clean}) + "\n")
+            file.write(to_json({"event": event, **values}) + "\n")
         if self.writer is not None:
             for name, value in values.items():
                 if name != "step" and isinstance(value, (int, float)):

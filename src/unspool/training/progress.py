@@ -14,7 +14,7 @@ class Progress(Protocol):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None: ...
 
-    def update(self, step: int, units: int, loss: float) -> None: ...
+    def update(self, step: int, units: int, loss: float, epoch: int) -> None: ...
 
     def line(self, text: str) -> None: ...
 
@@ -28,7 +28,7 @@ class SilentProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         return None
 
-    def update(self, step: int, units: int, loss: float) -> None:
+    def update(self, step: int, units: int, loss: float, epoch: int) -> None:
         """Takes note of an update."""
 
     def line(self, text: str) -> None:
@@ -43,8 +43,8 @@ class PlainProgress(SilentProgress):
         self.meter = _Meter()
         self.spoken = time.monotonic()
 
-    def update(self, step: int, units: int, loss: float) -> None:
-        self.meter.update(step, units, loss)
+    def update(self, step: int, units: int, loss: float, epoch: int) -> None:
+        self.meter.update(step, units, loss, epoch)
         if time.monotonic() - self.spoken >= self.interval or step == self.num_steps:
             self.spoken = time.monotonic()
             self.line(f"step {step}/{self.num_steps}  {'  '.join(self.meter.columns(self.num_steps, self.unit))}")
@@ -81,8 +81,8 @@ class LiveProgress(SilentProgress):
     ) -> None:
         self.bar.stop()
 
-    def update(self, step: int, units: int, loss: float) -> None:
-        self.meter.update(step, units, loss)
+    def update(self, step: int, units: int, loss: float, epoch: int) -> None:
+        self.meter.update(step, units, loss, epoch)
         numbers = "  ".join(self.meter.columns(self.num_steps, self.unit))
         self.bar.update(self.task, completed=step, numbers=numbers)
 
@@ -98,17 +98,19 @@ def choose_progress(num_steps: int, unit: str, quiet: bool = False) -> Progress:
 
 
 class _Meter:
-    """Rates since this process began to train, and a loss smoothed over about fifty updates."""
+    """Rates since the first update of this process, and a loss smoothed over about fifty updates."""
 
     def __init__(self) -> None:
-        self.begun = time.monotonic()
+        self.begun = 0.0
         self.first_step: int | None = None
-        self.step, self.units, self.loss = 0, 0, float("nan")
+        self.step, self.units, self.loss, self.epoch = 0, 0, float("nan"), 0
 
-    def update(self, step: int, units: int, loss: float) -> None:
+    def update(self, step: int, units: int, loss: float, epoch: int) -> None:
         if self.first_step is None:
-            self.first_step = step - 1
-        self.step, self.units = step, self.units + units
+            self.begun, self.first_step = time.monotonic(), step
+        else:
+            self.units += units
+        self.step, self.epoch = step, epoch
         if loss == loss:  # a NaN is reported by the guard and would never leave a mean
             self.loss = loss if self.loss != self.loss else 0.98 * self.loss + 0.02 * loss
 
@@ -117,6 +119,7 @@ class _Meter:
         rate = (self.step - (self.first_step or 0)) / seconds
         left = (num_steps - self.step) / max(rate, 1e-9)
         return (
+            f"epoch {self.epoch}",
             f"{rate:.2f} steps/s",
             f"loss {self.loss:.3f}",
             f"{self.units / seconds:,.0f} {unit}/s",

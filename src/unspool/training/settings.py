@@ -48,7 +48,9 @@ class TrainingSettings:
         for name in ("max_steps", "warmup_steps", "patience", "weight_decay", "momentum", "gradient_clip", "threads",
                      "checkpoint_seconds", "plateau_patience", "asgd_patience", "seed"):  # fmt: skip
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        require(self.seed < 2**63, "seed", self.seed, "below 2**63")
+        require(self.threads <= 1024, "threads", self.threads, "at most 1024")
+        require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "above 0 and finite")
         for name in ("ema_decay", "beta2", "momentum"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         for name in ("final_rate", "plateau_factor"):

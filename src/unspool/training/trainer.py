@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unspool.checkpoint import LAST, METRICS, WEIGHTS, load_tensors, parameters_of, restore_parameters, save_tensors
-from unspool.errors import CheckpointError, DivergenceError
+from unspool.errors import CheckpointError, ConfigError, DivergenceError
 from unspool.state import detach_state, is_finite, map_state, state_tensors
 from unspool.tasks import Task
 from unspool.training.interruption import StopSignal
@@ -75,7 +75,7 @@ class Trainer:
             torch.set_num_threads(settings.threads)
         torch.manual_seed(settings.seed)
         self.task, self.settings, self.folder = task, settings, folder
-        self.device = torch.device(settings.device)
+        self.device = find_device(settings.device)
         self.model: Any = task.build_model().to(self.device)
         self.batches = task.training_batches(settings.seed)
         self.num_steps = min(settings.epochs * len(self.batches), settings.max_steps or 10**12)
@@ -120,8 +120,10 @@ class Trainer:
                     saved = time.monotonic()
             if self.counters.skipped_in_a_row == 0 or self.counters.finished:
                 self.save()
-            if not (self.folder / WEIGHTS).exists():
+            if not (self.folder / WEIGHTS).exists():  # stopped before the first validation
+                self.average.swap()
                 self._save_weights()
+                self.average.swap()
         counters = self.counters
         return Outcome(counters.step, counters.finished, counters.best, counters.best_step, counters.seconds)
 
@@ -141,10 +143,10 @@ class Trainer:
         tensors |= {f"optimizer/{name}": t for name, t in optimizer_tensors(self.optimizer, self.model).items()}
         tensors |= {f"average/{name}": t for name, t in self.average.tensors.items()}
         if self.state is not None:
-            tensors |= {f"state/{place}": t for place, t in enumerate(state_tensors(self.state))}
+            tensors |= {f"state/{place}": t.clone() for place, t in enumerate(state_tensors(self.state))}
         tensors["random"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random_cuda"] = torch.cuda.get_rng_state(self.device)
+        if self.device.type != "cpu":
+            tensors["random_device"] = torch.get_device_module(self.device).get_rng_state()
         values = {
             "counters": vars(self.counters),
             "rate": self.rate.values(),
@@ -155,7 +157,7 @@ class Trainer:
 
     def _update(self) -> None:
         counters, settings = self.counters, self.settings
-        batch = self._to_device(self.batches.batch(counters.epoch, counters.index))
+        batch = self.batches.batch(counters.epoch, counters.index).to(self.device)
         state = self.state if counters.index else None
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -173,7 +175,7 @@ class Trainer:
             self._skip(value, norm)
             self.state = carried if is_finite(carried) else self.model.initial_state(self.batches.batch_size)
         self._advance()
-        self.progress.update(counters.step, loss.count, value)
+        self.progress.update(counters.step, loss.count, value, counters.epoch)
         if counters.step % settings.report_steps == 0 or counters.finished:
             self.metrics.write(
                 "train", step=counters.step, epoch=counters.epoch, loss=value, learning_rate=rate, gradient_norm=norm,
@@ -255,12 +257,9 @@ class Trainer:
             ordered = iter([carried[str(place)].to(self.device) for place in range(len(carried))])
             self.state = map_state(lambda _: next(ordered), self.model.initial_state(self.batches.batch_size))
         torch.set_rng_state(tensors["random"])
-        if "random_cuda" in tensors and self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["random_cuda"], self.device)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).set_rng_state(tensors["random_device"])
         self.metrics.truncate(values["metrics"])
-
-    def _to_device(self, batch: Any) -> Any:
-        return type(batch)(*(t.to(self.device) if isinstance(t, Tensor) else t for t in batch))
 
     def _diagnosis(self, value: float, norm: float, rate: float) -> str:
         bad = [
@@ -271,13 +270,27 @@ class Trainer:
         what = f"loss {value}" if not math.isfinite(value) else f"gradient norm {norm}"
         where = f"; first in the gradient of {bad[0]}" if bad else ""
         clip = self.settings.gradient_clip
+        kept = "the last checkpoint is kept" if (self.folder / LAST).exists() else "no checkpoint was written yet"
         return (
             f"training diverged: {self.counters.skipped_in_a_row} updates in a row were not finite (step "
-            f"{self.counters.step}: {what}, learning rate {rate:.3g}, clipping at {clip or 'no norm'}{where}). The last "
-            f"good state is kept; try --learning-rate {rate / 4:.2g}"
+            f"{self.counters.step}: {what}, learning rate {rate:.3g}, clipping at {clip or 'no norm'}{where}). {kept}; try --learning-rate {rate / 4:.2g}"
             + ("" if clip else " or --gradient-clip 1")
             + " in a new folder."
         )
+
+
+def find_device(name: str) -> torch.device:
+    """A device that can be used here.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}).") from error
+    return device
 
 
 def model_size(model: nn.Module) -> int:
