@@ -29,7 +29,9 @@ def test_filters_keep_the_likeliest_symbols(sampling, kept):
 
 
 def test_temperature_divides_logits():
-    torch.testing.assert_close(filter_logits(LOGITS, Sampling(temperature=0.5)), LOGITS * 2)
+    found = filter_logits(LOGITS, Sampling(temperature=0.5)).softmax(-1)
+    torch.testing.assert_close(found, (LOGITS * 2).softmax(-1))
+    assert filter_logits(LOGITS, Sampling(temperature=1e-40)).softmax(-1).tolist() == [[1.0, 0.0, 0.0, 0.0]]
 
 
 class Counter:
