@@ -1,6 +1,7 @@
 """The command line as scripts use it: in processes of its own."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -96,12 +97,16 @@ def test_the_outcome_as_json_is_all_that_is_printed(tmp_path, text, capsys):
         (["--hidden-size", "0"], "hidden_size must be at least 1, got 0"),
         (["--hidden-size", "many"], "invalid int value: 'many'"),
         (["--dropout", "1.5"], "dropout must be at least 0 and below 1, got 1.5"),
-        (["--learning-rate", "nan"], "learning_rate must be above 0 and finite, got nan"),
+        (["--learning-rate", "nan"], "learning_rate must be a finite number, got nan"),
         (["--data", "no-such-file.txt"], "no-such-file.txt: no such file or folder"),
         (["--config", "no-such.toml"], "no-such.toml: cannot be read"),
         (["--device", "quantum"], "device 'quantum' cannot be used here"),
         (["--device", "cuda:77"], "device 'cuda:77' cannot be used here"),
         (["--cell", "unspool.cells:GatedCell"], "must be a subclass of unspool.GatedCell"),
+        (["--device", "meta"], "expected cpu, cuda, mps or xpu"),
+        (["--forget-bias", "nan"], "forget_bias must be a finite number, got nan"),
+        (["--hidden-size", "1000000000000"], "of 1000000000000 units cannot be run: RuntimeError"),
+        (["--cell", "unspool.cells:Zoneout"], "cannot be run: AttributeError"),
         (["--cell", ":X"], "cannot be imported"),
         (["--cell", "mingru", "--weight-drop", "0.1"], "has no parameter 'weight_hh'"),
         (["--seed", "99999999999999999999"], "seed must be below 2**63"),
@@ -123,6 +128,8 @@ def test_wrong_flags_are_answered_with_one_line(tmp_path, text, capsys, argument
         ("[model]\nhidden_size = 'big'", "hidden_size in [model] must be int, got 'big'"),
         ("[model]\ntied = 1", "tied in [model] must be bool, got 1"),
         ("[model", "not valid TOML"),
+        ("a = " + "[" * 5000, "not valid TOML"),
+        ("[training]\nlearning_rate = 1" + "0" * 400, "learning_rate in [training] must be float"),
     ],
 )
 def test_wrong_toml_is_answered_with_one_line(tmp_path, text, capsys, toml, message):
@@ -160,6 +167,8 @@ def test_bad_model_folders_are_answered_with_one_line(tmp_path, model, text, cap
     (model / "model.json").write_text(json.dumps(card | {"task": "tagging"}))
     assert "holds a model for tagging, expected one for language-modeling" in refused(capsys, "generate", model)
     assert "task 'tagging' is not known" in refused(capsys, *evaluate)
+    (model / "model.json").write_text(json.dumps(card | {"task": []}))
+    assert "task [] is not known" in refused(capsys, *evaluate)
     (model / "model.json").write_text(json.dumps(card | {"format": 9}))
     assert "format 9" in refused(capsys, *evaluate)
     (model / "model.json").write_text("{")
@@ -167,6 +176,20 @@ def test_bad_model_folders_are_answered_with_one_line(tmp_path, model, text, cap
     (model / "model.json").write_text(json.dumps(card))
     (model / "tokenizer.json").write_text("{}")
     assert "tokenizer.json: not a tokenizer" in refused(capsys, *evaluate)
+
+
+def test_weights_without_a_card_are_never_overwritten(model, text, capsys):
+    (model / "model.json").unlink()
+    before = (model / "weights.safetensors").read_bytes()
+    assert "holds weights.safetensors but no model.json" in refused(capsys, *TRAIN, "--data", text, "--out", model)
+    assert (model / "weights.safetensors").read_bytes() == before
+
+
+def test_a_file_with_a_name_that_is_no_text_is_a_file(tmp_path, text):
+    odd = tmp_path / os.fsdecode(b"\xff.txt")
+    odd.write_bytes(text.read_bytes())
+    assert main([*TRAIN, "--data", str(odd), "--out", str(tmp_path / "m"), *SMALL, "--max-steps", "2"]) == 0
+    assert main([*TRAIN, "--out", str(tmp_path / "m"), "--resume"]) == 0
 
 
 def test_a_finished_run_can_be_resumed_without_harm(model, capsys):

@@ -83,15 +83,17 @@ def create_folder(folder: Path, task: type[Task], settings: Settings, version: s
         raise CheckpointError(
             f"{folder}: already holds a model; add --resume to go on with it, or name another folder with --out."
         )
+    for name in (WEIGHTS, LAST):
+        if (folder / name).exists():
+            raise CheckpointError(f"{folder}: holds {name} but no {MODEL}; name another folder with --out.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _clear(folder)
         prepared = task.prepare(settings, folder)
-        for path in folder.rglob("*"):
+        for path in (*folder.glob("*.json"), *folder.glob("tokens/*.*")):
             _flush(path)
         card = {"format": FORMAT, "unspool": version, "task": task.name, "settings": settings_to_dict(settings)}
         beside = folder / (MODEL + ".new")
-        beside.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        beside.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         _flush(beside)
         os.replace(beside, folder / MODEL)  # the last: a folder with this file is a whole one
         _flush(folder)
@@ -125,14 +127,14 @@ def open_folder(folder: Path, task: str | None = None) -> ModelFolder:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         name, stored, number = card["task"], dict(card["settings"]), card["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: the file is damaged ({error!r}).") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the file is damaged ({type(error).__name__}: {error}).") from error
     if number != FORMAT:
         raise CheckpointError(f"{path}: format {number}, this version of unspool reads format {FORMAT}.")
     if task is not None and name != task:
         raise CheckpointError(f"{folder}: holds a model for {name}, expected one for {task}.")
-    if name not in TASKS:
-        raise CheckpointError(f"{path}: task {name!r} is not known{did_you_mean(name, TASKS)}.")
+    if str(name) not in TASKS:
+        raise CheckpointError(f"{path}: task {name!r} is not known{did_you_mean(str(name), TASKS)}.")
     settings = stored_settings(TASKS[name].sections, stored, path)
     return ModelFolder(TASKS[name].restore(settings, folder), stored)
 
@@ -208,15 +210,6 @@ def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _clear(folder: Path) -> None:
-    """Removes what an earlier, unfinished preparation left: only files that this module or a task writes."""
-    for name in (WEIGHTS, LAST, METRICS):
-        (folder / name).unlink(missing_ok=True)
-    for path in (folder / "tokens").glob("*"):
-        if path.suffix in (".bin", ".json"):
-            path.unlink()
 
 
 def _flush(path: Path) -> None:

@@ -31,9 +31,10 @@ def require(condition: bool, name: str, value: Any, expected: str) -> None:
 
 
 def check_choices(section: Any) -> None:
-    """Raises a ConfigError where a setting with choices has another value."""
+    """Raises a ConfigError where a setting with choices has another value, or a number is not finite."""
     for field in dataclasses.fields(section):
         value, choices = getattr(section, field.name), field.metadata["choices"]
+        require(not isinstance(value, float) or math.isfinite(value), field.name, value, "a finite number")
         if choices and value not in choices:
             hint = did_you_mean(str(value), choices)
             raise ConfigError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}{hint}.")
@@ -51,7 +52,7 @@ class ArgumentParser(argparse.ArgumentParser):
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
             hint = did_you_mean(unknown[0].split("=")[0], flags)
-            self.error(f"unknown {'flag' if unknown[0].startswith('-') else 'argument'} {unknown[0]}{hint}")
+            self.error(f"unknown {'flag' if unknown[0].startswith('-') else 'argument'} {unknown[0] or repr('')}{hint}")
         return namespace, unknown
 
     def error(self, message: str) -> NoReturn:
@@ -131,7 +132,7 @@ def _merge_toml(values: dict[str, dict[str, Any]], sections: Sections, path: Pat
             document = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     for name, section in document.items():
         _merge_section(values, sections, name, section, str(path))
@@ -151,7 +152,7 @@ def _merge_section(values: dict[str, dict[str, Any]], sections: Sections, name: 
             hint = f"; it belongs under [{homes[0]}]" if homes else did_you_mean(key, types)
             raise ConfigError(f"{where}: unknown key {key!r} in [{name}]{hint}.")
         kind = types[key]
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        if kind is float and type(value) is int and abs(value) < 2**1000:
             value = float(value)
         if type(value) is not kind:
             expected = getattr(kind, "__name__", kind)

@@ -98,6 +98,12 @@ def test_truncation_keeps_values_and_cuts_gradients_at_the_borders(reverse):
     assert not gradient.any()
 
 
+def test_lengths_of_a_narrow_type_are_lengths():
+    x, layer = torch.randn(300, 2, 3), Recurrent(GRU(3, 5), TruncatedBPTT(20))
+    wide = torch.tensor([5, 200])
+    assert torch.equal(layer(x, lengths=wide.to(torch.uint8)).output, layer(x, lengths=wide).output)
+
+
 def test_truncation_leaves_the_gradient_of_a_given_initial_state():
     layer = Recurrent(GRU(3, 5), TruncatedBPTT(4))
     h = torch.randn(2, 5, requires_grad=True)
@@ -185,6 +191,12 @@ def test_dropout_stands_between_layers_and_not_after_the_last(options):
         (lambda r: r(torch.zeros(5, 2, 3), lengths=torch.tensor([5])), "lengths must be \\[2\\] integers, got \\[1\\]"),
         (lambda r: r(torch.zeros(5, 2, 3), lengths=torch.tensor([5, 6])), "lie in 0..5, got 5..6"),
         (lambda r: r(torch.zeros(5, 2, 3), lengths=torch.tensor([5.0, 1.0])), "integers"),
+        (lambda r: r(torch.zeros(5, 2, 3), lengths=torch.tensor([True, False])), "integers, got \\[2\\] of torch.bool"),
+        (
+            lambda r: r(torch.zeros(5, 2, 3, dtype=D)),
+            "x must be torch.float32 like the cell's parameters, got torch.float64",
+        ),
+        (lambda r: r.step(torch.zeros(2, 4), r.initial_state(2)), "Recurrent.step: x must be \\[B, 3\\]"),
         (lambda r: r(torch.zeros(5, 2, 3), reset=torch.zeros(5, 2)), "reset must be \\[5, 2\\] booleans"),
         (lambda r: r(torch.zeros(5, 2, 3), torch.zeros(2, 4)), "state must be a LSTMState \\(h, c\\), got Tensor"),
         (lambda r: r(torch.zeros(5, 2, 3), r.initial_state(3)), "state must be \\[2, 4\\], got \\[3, 4\\]"),

@@ -59,7 +59,7 @@ def test_updates_that_are_not_finite_are_not_applied_and_end_the_run(tmp_path):
 
     trainer.model.loss = poisoned
     with pytest.raises(
-        DivergenceError, match=r"3 updates in a row were not finite \(step 4: loss nan.*--learning-rate"
+        DivergenceError, match=r"3 updates in a row were not finite \(step 4: loss nan\).*--learning-rate"
     ):
         trainer.run()
     assert trainer.counters.skipped == 3
@@ -143,6 +143,35 @@ def test_damaged_files_are_named_and_never_loaded(tmp_path, place, how):
     path.write_bytes({"cut": whole[:-9], "flipped": bytes(flipped), "text": b"hello", "empty": b""}[how])
     with pytest.raises(CheckpointError, match=f"{place}: the file is damaged"):
         checkpoint.load(tmp_path / "model") if "weights" in place else trainer.resume()
+
+
+def test_a_checkpoint_that_is_gone_is_not_replaced_by_a_new_run(tmp_path):
+    _, trainer = make(tmp_path)
+    trainer.run()
+    (tmp_path / "model" / "last.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="though the folder holds weights; they are kept"):
+        trainer.resume()
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_damaged_or_missing_training_data_is_named(tmp_path, split):
+    make(tmp_path)
+    path = tmp_path / "model" / "tokens" / f"{split}.bin"
+    content = bytearray(path.read_bytes())
+    content[5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{split}.bin: its checksum does not fit"):
+        reopen(tmp_path)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=f"{split}.bin: no such file"):
+        reopen(tmp_path)
+
+
+def test_weights_that_overflow_are_not_saved(tmp_path):
+    _, trainer = make(tmp_path, optimizer="sgd", learning_rate=1e38, gradient_clip=0.0, warmup_steps=0, max_steps=1)
+    with pytest.raises(DivergenceError):
+        trainer.run()
+    assert not (tmp_path / "model" / "last.safetensors").exists()
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):

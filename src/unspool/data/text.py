@@ -94,6 +94,8 @@ class _StandardInput(TextSource):
 
     def pieces(self) -> Iterator[str]:
         if self._copy is None:
+            if sys.stdin is None:
+                raise DataError("standard input: closed; give a file, or text on standard input.")
             self._copy = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the source
             while block := sys.stdin.buffer.read(_BLOCK):
                 self._copy.write(block)

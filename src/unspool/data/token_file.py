@@ -1,5 +1,6 @@
 """Token files: an encoded corpus on disk, mapped into memory, however large."""
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -10,6 +11,8 @@ import numpy as np
 from unspool.data.text import TextSource
 from unspool.data.tokenizers import Tokenizer, encode_pieces
 from unspool.errors import CheckpointError, DataError
+
+_BLOCK = 1 << 24  # tokens read at once
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class TokenFile:
         num_tokens: how many.
         num_characters: length of the text that they stand for.
         num_unknown: how many stand for something that is not in the vocabulary.
+        sha256: of the file.
     """
 
     path: Path
@@ -29,6 +33,20 @@ class TokenFile:
     num_tokens: int
     num_characters: int
     num_unknown: int
+    sha256: str
+
+    def verify(self) -> None:
+        """Reads the whole file once.
+
+        Raises:
+            CheckpointError: it is not the one that was written.
+        """
+        digest = hashlib.sha256()
+        tokens = self.tokens()
+        for first in range(0, len(tokens), _BLOCK):
+            digest.update(tokens[first : first + _BLOCK].tobytes())
+        if digest.hexdigest() != self.sha256:
+            raise CheckpointError(f"{self.path}: its checksum does not fit its contents; the run's folder is damaged.")
 
     def tokens(self) -> np.ndarray:
         """The numbers, mapped from disk.
@@ -38,7 +56,7 @@ class TokenFile:
         """
         try:
             tokens = np.memmap(self.path, dtype=self.dtype, mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{self.path}: cannot be mapped ({error}); the run's folder is damaged.") from error
         if len(tokens) != self.num_tokens:
             raise CheckpointError(
@@ -81,9 +99,12 @@ def write_tokens(path: Path, tokenizer: Tokenizer, source: TextSource, name: str
         dtype = "uint32"
     num_tokens = num_characters = num_unknown = 0
     path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
     with path.open("wb") as file:
         for numbers, characters in encode_pieces(tokenizer, source):
-            file.write(np.asarray(numbers, dtype=dtype).tobytes())
+            block = np.asarray(numbers, dtype=dtype).tobytes()
+            file.write(block)
+            digest.update(block)
             num_tokens, num_characters = num_tokens + len(numbers), num_characters + characters
             num_unknown += 0 if tokenizer.unknown is None else numbers.count(tokenizer.unknown)
         file.flush()
@@ -93,7 +114,7 @@ def write_tokens(path: Path, tokenizer: Tokenizer, source: TextSource, name: str
             f"{name}: {num_tokens} {tokenizer.unit} units of text, at least 2 are needed; give more text, or another share or file "
             "(--validation-share 0 for none)."
         )
-    tokens = TokenFile(path, dtype, num_tokens, num_characters, num_unknown)
+    tokens = TokenFile(path, dtype, num_tokens, num_characters, num_unknown, digest.hexdigest())
     tokens.save()
     return tokens
 

@@ -101,9 +101,10 @@ class Recurrent(nn.Module):
         reset: Bool[Tensor, "T B"] | None = None,
     ) -> Trajectory:
         """`forward` with the states of all steps, differentiable."""
-        _check_input(x, self.input_size)
+        _check_input(x, self.cell)
         num_steps, batch_size = x.shape[:2]
         _check_masks(lengths, reset, num_steps, batch_size)
+        lengths = None if lengths is None else lengths.long()
         state = self.initial_state(batch_size) if state is None else state
         _check_state(state, self.cell, batch_size)
         x = clear_padding(x, lengths)
@@ -120,15 +121,21 @@ class Recurrent(nn.Module):
         """
         if self.reverse:
             raise ShapeError("Recurrent.step: a reversed layer needs the whole sequence; call forward.")
+        if x.dim() != 2 or x.shape[-1] != self.input_size:
+            raise ShapeError(f"Recurrent.step: x must be [B, {self.input_size}] for this cell, got {list(x.shape)}.")
+        _check_state(state, self.cell, len(x))
         return self.cell.step(x, state)
 
 
-def _check_input(x: Tensor, input_size: int) -> None:
-    if x.dim() != 3 or x.shape[-1] != input_size:
+def _check_input(x: Tensor, cell: Cell) -> None:
+    if x.dim() != 3 or x.shape[-1] != cell.input_size:
         raise ShapeError(
-            f"Recurrent.forward: x must be [T, B, {input_size}] for this cell, got {list(x.shape)}; "
+            f"Recurrent.forward: x must be [T, B, {cell.input_size}] for this cell, got {list(x.shape)}; "
             + (f"build the cell with input_size={x.shape[-1]}." if x.dim() == 3 else "time is the first axis.")
         )
+    wanted = next(cell.parameters()).dtype
+    if x.dtype != wanted and not torch.is_autocast_enabled(x.device.type):
+        raise ShapeError(f"Recurrent.forward: x must be {wanted} like the cell's parameters, got {x.dtype}.")
 
 
 def _check_state(state: Any, cell: Cell, batch_size: int) -> None:
@@ -148,7 +155,7 @@ def _check_state(state: Any, cell: Cell, batch_size: int) -> None:
 
 def _check_masks(lengths: Tensor | None, reset: Tensor | None, num_steps: int, batch_size: int) -> None:
     if lengths is not None:
-        if lengths.shape != (batch_size,) or lengths.is_floating_point():
+        if lengths.shape != (batch_size,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
             raise ShapeError(
                 f"Recurrent.forward: lengths must be [{batch_size}] integers, "
                 f"got {list(lengths.shape)} of {lengths.dtype}."

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 
 from unspool import initializers
-from unspool.cells import Cell, GatedCell, find_cell, recurrent_dropout, zoneout
+from unspool.cells import Cell, find_cell, recurrent_dropout, zoneout
 from unspool.config import check_choices, require, setting
 from unspool.data import (
     UNITS,
@@ -24,8 +24,8 @@ from unspool.data import (
     write_tokens,
 )
 from unspool.data.text import BUILTIN
-from unspool.errors import CheckpointError, ConfigError, DataError
-from unspool.layers import stack_cells, weight_drop
+from unspool.errors import CheckpointError, ConfigError, DataError, UnspoolError
+from unspool.layers import Recurrent, stack_cells, weight_drop
 from unspool.models import LanguageModel
 from unspool.search import Sampling, sample
 from unspool.state import map_state, state_tensors
@@ -111,11 +111,16 @@ class ModelSettings:
         Raises:
             ConfigError: of the cell, its initialization or its modifiers.
         """
-        cell = self.build_cell(2, self.hidden_size)
-        if self.weight_drop:
-            weight_drop(cell, self.weight_drop)
-        if isinstance(cell, GatedCell) and not cell.reference_only:
-            cell.programs(cell.draw_noise(1, 1))
+        try:
+            cell = self.build_cell(2, self.hidden_size)
+            if self.weight_drop:
+                weight_drop(cell, self.weight_drop)
+            Recurrent(cell)(torch.zeros(2, 1, 2))
+        except UnspoolError:
+            raise
+        except Exception as error:  # the cell may be somebody else's, and fail in any way
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ConfigError(f"cell {self.cell!r} of {self.hidden_size} units cannot be run: {reason}") from error
 
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:
         """A cell with its initialization and modifiers."""
@@ -161,6 +166,9 @@ class LanguageModeling(Task):
         data: DataSettings = settings["data"]
         settings["model"].check()
         sources = _split(data)
+        for split in SPLITS:  # of an earlier preparation that was not finished
+            for suffix in (".bin", ".json"):
+                (folder / "tokens" / split).with_suffix(suffix).unlink(missing_ok=True)
         tokenizer = build_tokenizer(data.unit, sources["train"], data.vocabulary_size, data.min_count)
         (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
         for split, source in sources.items():
@@ -177,6 +185,11 @@ class LanguageModeling(Task):
             raise CheckpointError(f"{path}: cannot be read ({error}); the model folder is damaged.") from error
         paths = {split: folder / "tokens" / f"{split}.bin" for split in SPLITS}
         files = {split: TokenFile.open(path) for split, path in paths.items() if path.exists()}
+        data: DataSettings = settings["data"]
+        expected = {"train": True, "validation": data.validation or data.validation_share}
+        expected["test"] = data.test or data.test_share
+        for split in (split for split in SPLITS if files and expected[split] and split not in files):
+            raise CheckpointError(f"{paths[split]}: no such file; the run's folder is damaged.")
         return cls(settings, tokenizer, files)
 
     def build_model(self) -> LanguageModel:
@@ -206,6 +219,8 @@ class LanguageModeling(Task):
     def training_batches(self, seed: int) -> BatchSource:
         if "train" not in self.files:
             raise CheckpointError("the folder holds no training data; it was copied without its `tokens` folder.")
+        for file in self.files.values():
+            file.verify()
         tokens = self.files["train"].tokens()
         return StreamBatches(tokens, self.data.batch_size, self.data.bptt_steps, seed)
 
@@ -330,6 +345,8 @@ class TrainedLanguageModel:
 
     def _encode_prompt(self, prompt: str, unknown: str) -> list[int]:
         tokenizer = self.task.tokenizer
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise ConfigError("prompt: not valid text; it holds bytes that are no UTF-8.")
         strange = tokenizer.unknown_in(prompt)
         if strange and unknown == "error":
             shown = ", ".join(f"{s!r} (U+{ord(s):04X})" if len(s) == 1 else repr(s) for s in strange[:5])

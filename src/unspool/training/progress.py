@@ -1,5 +1,6 @@
 """What a person sees while a model trains: a live bar on a terminal, a line now and then elsewhere."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable
@@ -50,7 +51,8 @@ class PlainProgress(SilentProgress):
             self.line(f"step {step}/{self.num_steps}  {'  '.join(self.meter.columns(self.num_steps, self.unit))}")
 
     def line(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # nobody listens any more; training goes on
+            print(text, file=sys.stderr, flush=True)
 
 
 class LiveProgress(SilentProgress):

@@ -95,6 +95,10 @@ class Trainer:
         """
         path = self.folder / LAST
         if not path.exists():
+            if (self.folder / WEIGHTS).exists():
+                raise CheckpointError(
+                    f"{path}: no such file, though the folder holds weights; they are kept. Train in another folder."
+                )
             self.metrics.truncate(0)
             return False
         stored = load_tensors(path)
@@ -115,11 +119,13 @@ class Trainer:
             while not self.counters.finished and not stop.received:
                 validated = self.advance()
                 due = validated or time.monotonic() - saved > self.settings.checkpoint_seconds
-                if due and self.counters.skipped_in_a_row == 0:
+                if due and self._is_sound():
                     self.save()
                     saved = time.monotonic()
-            if self.counters.skipped_in_a_row == 0 or self.counters.finished:
+            if self._is_sound():
                 self.save()
+            elif self.counters.finished:
+                raise DivergenceError(self._diagnosis("the last update was not finite"))
             if not (self.folder / WEIGHTS).exists():  # stopped before the first validation
                 self.average.swap()
                 self._save_weights()
@@ -182,7 +188,12 @@ class Trainer:
                 clipped=counters.clipped, skipped=counters.skipped, seconds=round(counters.seconds, 2),
             )  # fmt: skip
         if counters.skipped_in_a_row >= settings.nonfinite_limit:
-            raise DivergenceError(self._diagnosis(value, norm, rate))
+            what = f"loss {value}" if not math.isfinite(value) else f"gradient norm {norm}"
+            raise DivergenceError(
+                self._diagnosis(
+                    f"{counters.skipped_in_a_row} updates in a row were not finite (step {counters.step}: {what})"
+                )
+            )
 
     def _apply(self, norm: float, rate: float) -> None:
         clip = self.settings.gradient_clip
@@ -261,21 +272,19 @@ class Trainer:
             torch.get_device_module(self.device).set_rng_state(tensors["random_device"])
         self.metrics.truncate(values["metrics"])
 
-    def _diagnosis(self, value: float, norm: float, rate: float) -> str:
-        bad = [
-            name
-            for name, p in self.model.named_parameters()
-            if p.grad is not None and not bool(p.grad.isfinite().all())
-        ]
-        what = f"loss {value}" if not math.isfinite(value) else f"gradient norm {norm}"
-        where = f"; first in the gradient of {bad[0]}" if bad else ""
-        clip = self.settings.gradient_clip
-        kept = "the last checkpoint is kept" if (self.folder / LAST).exists() else "no checkpoint was written yet"
+    def _is_sound(self) -> bool:
+        """Whether the last update was applied and left finite weights, so that they are worth keeping."""
+        finite = (bool(p.isfinite().all()) for p in self.model.parameters())
+        return self.counters.skipped_in_a_row == 0 and all(finite)
+
+    def _diagnosis(self, what: str) -> str:
+        bad = [n for n, p in self.model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
+        where = f", first in the gradient of {bad[0]}" if bad else ""
+        rate, clip = self.rate.at(self.counters.step), self.settings.gradient_clip
+        kept = "The last checkpoint is kept" if (self.folder / LAST).exists() else "No checkpoint was written yet"
         return (
-            f"training diverged: {self.counters.skipped_in_a_row} updates in a row were not finite (step "
-            f"{self.counters.step}: {what}, learning rate {rate:.3g}, clipping at {clip or 'no norm'}{where}). {kept}; try --learning-rate {rate / 4:.2g}"
-            + ("" if clip else " or --gradient-clip 1")
-            + " in a new folder."
+            f"training diverged: {what}{where}; learning rate {rate:.3g}, clipping at {clip or 'no norm'}. {kept}; "
+            f"try --learning-rate {rate / 4:.2g}{'' if clip else ' or --gradient-clip 1'} in a new folder."
         )
 
 
@@ -287,6 +296,8 @@ def find_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps", "xpu"):
+            raise RuntimeError("expected cpu, cuda, mps or xpu")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}).") from error
