@@ -169,7 +169,14 @@ def test_damaged_or_missing_training_data_is_named(tmp_path, split):
 
 def test_weights_that_overflow_are_not_saved(tmp_path):
     _, trainer = make(tmp_path, optimizer="sgd", learning_rate=1e38, gradient_clip=0.0, warmup_steps=0, max_steps=1)
-    with pytest.raises(DivergenceError):
+    plain = trainer.model.loss
+
+    def steep(batch, state):
+        loss = plain(batch, state)
+        return type(loss)(loss.sum * 1e6, loss.count, loss.state, loss.penalty)
+
+    trainer.model.loss = steep
+    with pytest.raises(DivergenceError, match="the last update was not finite"):
         trainer.run()
     assert not (tmp_path / "model" / "last.safetensors").exists()
 
