@@ -66,7 +66,7 @@ class LiveProgress(SilentProgress):
         self.num_steps, self.unit = num_steps, unit
         self.meter = _Meter()
         self.bar = Bar(
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
             console=Console(stderr=True),
@@ -85,7 +85,8 @@ class LiveProgress(SilentProgress):
 
     def update(self, step: int, units: int, loss: float, epoch: int) -> None:
         self.meter.update(step, units, loss, epoch)
-        numbers = "  ".join(self.meter.columns(self.num_steps, self.unit))
+        columns = list(self.meter.columns(self.num_steps, self.unit))
+        numbers = "  ".join(columns if self.bar.console.width >= 100 else columns[1:])
         self.bar.update(self.task, completed=step, numbers=numbers)
 
     def line(self, text: str) -> None:
@@ -122,7 +123,7 @@ class _Meter:
         left = (num_steps - self.step) / max(rate, 1e-9)
         return (
             f"epoch {self.epoch}",
-            f"{rate:.2f} steps/s",
+            f"{rate:.1f} steps/s",
             f"loss {self.loss:.3f}",
             f"{self.units / seconds:,.0f} {unit}/s",
             f"{_clock(left)} left",
