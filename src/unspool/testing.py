@@ -27,7 +27,6 @@ from unspool.checkpoint import LAST, load_tensors, parameters_of, restore_parame
 from unspool.layers import Recurrent
 from unspool.state import map_state, select_rows, state_tensors
 from unspool.training import Trainer
-from unspool.types import Noise
 
 TOLERANCES = {
     torch.float64: (1e-10, 1e-9),
@@ -72,7 +71,7 @@ def check_fold(cell: Cell, num_steps: int = 7, batch_size: int = 3) -> None:
         outputs = []
         with torch.nn.utils.parametrize.cached():
             for t in range(num_steps):
-                y, state = cell.step(x[t], state, _step_of(noise, t))
+                y, state = cell.step(x[t], state, noise.between(t, t + 1))
                 outputs.append(y)
         return torch.stack(outputs), state
 
@@ -305,7 +304,3 @@ def _with_reset(layer: nn.Module, reset: Tensor, x: Tensor, state: Any) -> tuple
 
 def _reversed(layer: nn.Module) -> bool:
     return isinstance(layer, Recurrent) and layer.reverse
-
-
-def _step_of(noise: Noise, t: int) -> Noise:
-    return noise.between(t, t + 1)
