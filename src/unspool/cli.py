@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unspool import __version__
+from unspool import __version__, benchmarks
 from unspool.checkpoint import create_folder, load, open_folder, stored_settings
 from unspool.config import ArgumentParser, add_flags, build_settings, commented_toml, to_json
 from unspool.errors import UnspoolError
@@ -84,6 +84,24 @@ def _parser() -> ArgumentParser:
     config = commands.add_parser("config", help="print every setting of a task as commented TOML")
     config.add_argument("task", choices=sorted(TASKS), metavar="TASK", help=", ".join(sorted(TASKS)))
     config.set_defaults(run=_config)
+
+    bench = commands.add_parser("bench", help="measure this machine and this engine", description="Measures.")
+    suites = bench.add_subparsers(required=True, metavar="SUITE")
+    engine = suites.add_parser("engine", help="the engine against its peers", description=benchmarks.run_engine.__doc__)
+    engine.add_argument("--list", action="store_true", help="name the sections and measure nothing")
+    engine.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="sections, or SECTION:TEXT for some cases"
+    )
+    engine.add_argument("--sizes", nargs="+", default=[], type=benchmarks.parse_size, metavar="T,B,H", help="sizes")
+    engine.add_argument("--threads", nargs="+", default=[2, 1], type=int, metavar="N", help="thread counts, in turn")
+    engine.add_argument("--rounds", type=int, help="samples of each contender; by default what fits into the seconds")
+    engine.add_argument("--seconds-per-case", type=float, default=3.0, metavar="S", help="budget of one case")
+    engine.add_argument(
+        "--peers", nargs="+", default=benchmarks.PEERS, metavar="PEER", help=", ".join(benchmarks.PEERS)
+    )
+    engine.add_argument("--json", action="store_true", help="print one JSON document, and nothing else")
+    engine.add_argument("--out", type=Path, metavar="FILE", help="keep the document, rewritten after every case")
+    engine.set_defaults(run=_bench_engine)
     return parser
 
 
@@ -147,6 +165,24 @@ def _generate(options: argparse.Namespace) -> None:
 
 def _config(options: argparse.Namespace) -> None:
     print(commented_toml({**TASKS[options.task].sections, **SECTIONS}))
+
+
+def _bench_engine(options: argparse.Namespace) -> None:
+    if options.list:
+        print(*benchmarks.section_lines(), sep="\n")
+        return
+    benchmarks.run_engine(
+        benchmarks.EngineOptions(
+            only=tuple(options.only),
+            sizes=tuple(options.sizes),
+            threads=tuple(options.threads),
+            rounds=options.rounds,
+            seconds=options.seconds_per_case,
+            peers=tuple(options.peers),
+            json=options.json,
+            out=options.out,
+        )
+    )
 
 
 if __name__ == "__main__":

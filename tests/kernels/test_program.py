@@ -7,6 +7,7 @@ from unspool.cells import GRU, LSTM, Elman, GatedCell
 from unspool.errors import LoweringError
 from unspool.kernels import (
     CellPrograms,
+    ProgramBuilder,
     Signature,
     fold,
     gated_scan,
@@ -67,7 +68,7 @@ def _gated(name):
     return cell, noise
 
 
-GATED = [n for n in BUILDERS if isinstance(BUILDERS[n](2, 2), GatedCell) and n != "layer_norm_lstm"]
+GATED = [n for n in BUILDERS if isinstance(BUILDERS[n](2, 2), GatedCell)]
 
 
 @pytest.mark.parametrize("name", GATED)
@@ -118,8 +119,12 @@ def test_adjoints_do_not_overflow_far_from_zero(name):
 
 
 REFUSED = {
-    "a reduction": (lambda a: a - a.mean(-1, keepdim=True), "mean"),
+    "a reduction over the batch": (lambda a: a - a.mean(0, keepdim=True), "mean"),
     "a full reduction": (lambda a: a - a.sum(), "sum"),
+    "a maximum over the units": (lambda a: a - a.amax(-1, keepdim=True), "amax"),
+    "another norm": (lambda a: a / torch.linalg.vector_norm(a, 3, -1, keepdim=True), "norm of order 3"),
+    "a power of the number of units": (lambda a: a / a.shape[-1] ** 0.5, "1.73205 with H = 3, 2.82843 with H = 8"),
+    "another course for other sizes": (lambda a: a.tanh() if a.shape[-1] > 5 else a, "same operations for every"),
     "a product of matrices": (lambda a: a @ a.T @ a, "permute|mm"),
     "a softmax": (lambda a: a.softmax(-1), "softmax"),
     "chance": (lambda a: a * torch.rand_like(a), "rand_like"),
@@ -129,6 +134,68 @@ REFUSED = {
     "a number from a tensor": (lambda a: a * float(a[0, 0]), "torch.where"),
     "another shape": (lambda a: a.unsqueeze(0), "unsqueeze|shape"),
 }
+
+
+REDUCTIONS = {
+    "sum": lambda a: a * a.sum(-1, keepdim=True),
+    "sum_of_a_row": lambda a: a * a.sum(-1, keepdim=True).tanh().expand(a.shape).sum(-1, keepdim=True),
+    "mean": lambda a: a - a.mean(-1, keepdim=True),
+    "mean_without_its_axis": lambda a: a - a.sin().mean(-1).unsqueeze(-1),
+    "a_row_as_a_state": lambda a: a.square().mean(-1, keepdim=True),
+    "variance": lambda a: a * a.var(-1, keepdim=True),
+    "biased_variance": lambda a: a * a.var(-1, keepdim=True, unbiased=False),
+    "standard_deviation": lambda a: a / (1 + a.std(-1, keepdim=True)),
+    "norm": lambda a: a / (1 + torch.linalg.vector_norm(a, dim=-1, keepdim=True)),
+    "normalize": lambda a: F.normalize(a, dim=-1),
+    "layer_norm": lambda a: F.layer_norm(a, (a.shape[-1],)),
+    "softmax_by_hand": lambda a: a.exp() / a.exp().sum(-1, keepdim=True),
+    "sizes": lambda a: a / a.shape[-1] + 2 * a.shape[-1] + (a.shape[-1] - 1) * a.sin() / (a.shape[-1] - 1.0),
+}
+
+
+@pytest.mark.parametrize("units", [2, 5, 63])
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions_over_the_units_agree_with_autograd_for_any_number_of_units(name, units):
+    def equations(x, h, s, v, *_):
+        return (REDUCTIONS[name](x[0]) * 0.5 + s[0] * REDUCTIONS[name](s[0] * v[0]),)
+
+    signature = ONE._replace(vectors=1)
+    values = [torch.randn(*shape, units, dtype=torch.float64, requires_grad=True) for shape in ((3, 4), (3, 4), ())]
+    x, s, v = values
+    (expected,) = equations((x,), (), (s,), (v,))
+    program = trace(equations, signature)
+    assert parse(program.text) == program
+    torch.testing.assert_close(program(*values)[0], expected)
+    cotangent = torch.randn_like(expected)
+    gx, gs, gv = torch.autograd.grad(expected, values, cotangent)
+    adjoint = trace_adjoint(equations, signature)
+    for found in (adjoint(*values, cotangent), [g.clone() for g in _in_two(adjoint, [*values, cotangent])]):
+        torch.testing.assert_close((found[0], found[1], found[2].expand(3, 4, units).sum((0, 1))), (gx, gs, gv))
+    tangents = [torch.randn_like(value) for value in values]
+    _, wanted = torch.func.jvp(lambda x, s, v: equations((x,), (), (s,), (v,))[0], tuple(values), tuple(tangents))
+    torch.testing.assert_close(trace_tangent(equations, signature)(*values, *tangents)[0], wanted)
+
+
+def _in_two(adjoint, values):
+    early, late = hoist(adjoint)
+    return late(values[-1], *early(*values[:-1]))
+
+
+def test_a_state_that_is_one_number_for_a_row_has_all_its_units():
+    program = parse("program x 1\nt0 = sum x0\nt1 = sum t0\nt2 = sum 2.0\nt3 = sub H 1.0\nreturn t0 t1 t2 t3 H 5.0")
+    x = torch.randn(3, 2, 4)
+    total = x.sum(-1, keepdim=True).expand(3, 2, 4)
+    wanted = (total, 4 * total, *(torch.full_like(x, number) for number in (8.0, 3.0, 4.0, 5.0)))
+    torch.testing.assert_close(tuple(program(x)), wanted)
+    assert program.rows == {"t0", "t1", "t2", "t3"}
+
+
+def test_sums_of_what_is_the_same_for_all_units_are_products():
+    builder = ProgramBuilder([("x", 1)])
+    row = builder.emit("tanh", builder.emit("sum", "x0"))
+    values = [builder.emit("sum", value) for value in (row, 2.0, 1.0, 0.0, "H")]
+    lines = builder.build(values).text.splitlines()
+    assert lines[3:] == ["t2 = mul H t1", "t3 = mul H 2.0", "t4 = mul H H", "return t2 t3 H 0.0 t4"]
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -149,7 +216,7 @@ def test_the_error_names_the_cell():
         gates = ("n",)
 
         def pointwise(self, x, h, state):
-            return self.state_type(h=F.normalize(x[0] + h[0], dim=-1))
+            return self.state_type(h=(x[0] + h[0]).cumsum(-1))
 
     with pytest.raises(LoweringError, match="Normed.pointwise: operation aten\\..* cannot be part of a program"):
         Normed(2, 3).programs()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unspool import initializers
 from unspool.errors import ShapeError
-from unspool.kernels import CellPrograms, Signature, fold, gated_scan, linear_scan, trace, trace_adjoint
+from unspool.kernels import CellPrograms, ScanInputs, Signature, fold, gated_scan, linear_scan, trace, trace_adjoint
 from unspool.types import Bool, Float, Int, Noise
 
 Gates: TypeAlias = tuple[Tensor, ...]
@@ -120,12 +120,14 @@ class GatedCell(Cell):
         gates: names of the gates in the order of the weights.
         vectors: names of parameters of shape [H] that `pointwise` receives, in this order.
         recurrent_product: False for a cell that has no weight_hh.
+        linear_projection: False for a cell whose own `project` does more than ``W_ih x + b_ih``.
         reference_only: True for equations that cannot become a program; they run step by step in Python.
     """
 
     gates: ClassVar[tuple[str, ...]]
     vectors: ClassVar[tuple[str, ...]] = ()
     recurrent_product: ClassVar[bool] = True
+    linear_projection: ClassVar[bool] = True
     reference_only: ClassVar[bool] = False
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
@@ -137,7 +139,6 @@ class GatedCell(Cell):
         self.bias_hh = nn.Parameter(torch.empty(rows)) if bias and self.recurrent_product else None
         for name in self.vectors:
             self.register_parameter(name, nn.Parameter(torch.empty(hidden_size)))
-        self._programs: dict[Any, CellPrograms] = {}
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -180,12 +181,12 @@ class GatedCell(Cell):
         """
         signature = self.signature(noise)
         key = (signature, *(_settings(module) for module in self.modules()))
-        if key not in self._programs:
+        if key not in _PROGRAMS:
             name = f"{type(self).__name__}.pointwise"
             forward = trace(self._grouped, signature, name)
             adjoint = trace_adjoint(self._grouped, signature, name)
-            self._programs[key] = CellPrograms(forward.text, adjoint.text)
-        return self._programs[key]
+            _PROGRAMS[key] = CellPrograms(forward.text, adjoint.text)
+        return _PROGRAMS[key]
 
     def unroll(
         self,
@@ -198,25 +199,26 @@ class GatedCell(Cell):
         reverse: bool = False,
     ) -> Any:
         initial = torch.stack(tuple(state))
-        gates, weights = self.project(x, weights).to(initial.dtype), _autocast(weights, x.device.type)
-        fresh = None if reset is None else torch.stack(tuple(self.initial_state(x.shape[1])))
-        options = dict(
-            vectors=weights.vectors,
-            steps=noise.steps,
-            sequences=noise.sequences,
-            recurrent_mask=noise.recurrent_mask,
-            lengths=lengths,
-            reset=reset,
-            reset_state=fresh,
+        x = x.to(initial.dtype)
+        inputs = ScanInputs(
+            x if self.linear_projection else self.project(x, weights).to(initial.dtype),
+            weights.weight_ih if self.linear_projection else None,
+            weights.bias_ih if self.linear_projection else None,
+            weights.weight_hh,
+            weights.bias_hh,
+            initial,
+            weights.vectors,
+            noise.steps,
+            noise.sequences,
+            noise.recurrent_mask,
+            lengths,
+            reset,
+            None if reset is None else torch.stack(tuple(self.initial_state(x.shape[1]))),
         )
+        narrow = torch.is_autocast_enabled(x.device.type)
         if self.reference_only:
-            states = fold(self._grouped, gates, weights.weight_hh, weights.bias_hh, initial, reverse=reverse, **options)
-        else:
-            programs = self.programs(noise)
-            states = gated_scan(
-                programs, gates, weights.weight_hh, weights.bias_hh, initial, reverse=reverse, **options
-            )
-        return self.state_type(*states.unbind(0))
+            return self.state_type(*fold(self._grouped, inputs, reverse=reverse, narrow=narrow))
+        return self.state_type(*gated_scan(self.programs(noise), inputs, reverse=reverse, narrow=narrow))
 
     def step(self, x: Float[Tensor, "B I"], state: Any, noise: Noise | None = None) -> tuple[Tensor, Any]:
         weights = self.weights()
@@ -300,14 +302,13 @@ class LinearCell(Cell):
         return self.readout(h, x), self.state_type(h)
 
 
-def _autocast(weights: CellWeights, device_type: str) -> CellWeights:
-    """Under autocast, the recurrent products in its type; states and equations keep theirs."""
-    if weights.weight_hh is None or not torch.is_autocast_enabled(device_type):
-        return weights
-    return weights._replace(weight_hh=weights.weight_hh.to(torch.get_autocast_dtype(device_type)))
+_PROGRAMS: dict[Any, CellPrograms] = {}
+"""Traced programs of all cells, by their class and settings: tracing takes tenths of a second, and layers share it."""
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
-def _settings(module: nn.Module) -> tuple[tuple[str, Any], ...]:
-    """What a module's equations may depend on: its public attributes that are no tensors or modules."""
-    found = [(name, value) for name, value in vars(module).items() if not name.startswith("_")]
-    return tuple((name, value if callable(value) else repr(value)) for name, value in found)
+def _settings(module: nn.Module) -> tuple[Any, ...]:
+    """What a module's equations may depend on: its class, and its attributes that are no tensors or modules."""
+    found = [(name, value) for name, value in vars(module).items() if name not in _OF_EVERY_MODULE]
+    return (type(module), module.training, *((n, v if callable(v) else repr(v)) for n, v in found))

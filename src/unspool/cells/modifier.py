@@ -17,9 +17,9 @@ class GatedModifier(GatedCell):
         self.cell = cell
         self.gates, self.vectors, self.state_type = cell.gates, cell.vectors, cell.state_type  # type: ignore[misc]
         self.recurrent_product, self.reference_only = cell.recurrent_product, cell.reference_only  # type: ignore[misc]
+        self.linear_projection = cell.linear_projection  # type: ignore[misc]
         self.interpolable = cell.interpolable  # type: ignore[misc]
         self.keeping_gate = cell.keeping_gate  # type: ignore[misc]
-        self._programs = {}
 
     @property
     def output_size(self) -> int:

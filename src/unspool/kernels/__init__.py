@@ -1,20 +1,28 @@
 """The engine: programs traced from equations, and the two scans that run them over time."""
 
+from unspool.kernels.encoding import OPERATIONS_IN_ORDER, EncodedProgram, encode
 from unspool.kernels.fold import fold, fold_adjoint, run_program
 from unspool.kernels.gated_scan import gated_scan
 from unspool.kernels.linear_scan import fold_linear, linear_scan
 from unspool.kernels.masks import active_steps, clear_padding, reset_within
 from unspool.kernels.program import Instruction, Program, ProgramBuilder, hoist, parse, with_probes
+from unspool.kernels.residuals import TrainingPlan, plan_training
+from unspool.kernels.scan_inputs import ScanInputs
 from unspool.kernels.tracing import CellPrograms, Signature, trace, trace_adjoint, trace_tangent
 
 __all__ = [
+    "OPERATIONS_IN_ORDER",
     "CellPrograms",
+    "EncodedProgram",
     "Instruction",
     "Program",
     "ProgramBuilder",
+    "ScanInputs",
     "Signature",
+    "TrainingPlan",
     "active_steps",
     "clear_padding",
+    "encode",
     "fold",
     "fold_adjoint",
     "fold_linear",
@@ -22,6 +30,7 @@ __all__ = [
     "hoist",
     "linear_scan",
     "parse",
+    "plan_training",
     "reset_within",
     "run_program",
     "trace",

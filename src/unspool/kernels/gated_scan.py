@@ -3,105 +3,146 @@
 For every step t, in the direction of the scan::
 
     previous   = reset_state where reset[t] and t < lengths, else the state reached   [S, B, H]
+    x_gates    = x[t] @ weight_ih.T + bias_ih                                         [B, G*H]
     h_gates    = (previous[0] * recurrent_mask) @ weight_hh.T + bias_hh               [B, G*H]
-    state      = program(x[t], h_gates, previous, vectors, steps[t], sequences)
+    state      = program(x_gates, h_gates, previous, vectors, steps[t], sequences)
     state      = state where t < lengths, else previous
 
-`gated_scan` is a `torch.library` operator (schema, fake, autograd) whose gradient is a second one, `gated_scan_backward`,
-differentiable in its turn. The loops themselves are in `unspool.kernels.fold`.
+Two paths compute it: the native engine (`unspool.kernels.native_scan`) in float32 on a CPU, and plain PyTorch
+(`unspool.kernels.fold`) for everything else; `unspool.kernels.explain` says which and why. Called from ordinary eager code
+the scan is an `autograd.Function`; under torch.compile, torch.export and the transforms of torch.func it is a pair of
+`torch.library` operators with schema, fake and autograd. Derivatives of any order are exact: those of the gradient are
+autograd over the adjoint's own loop.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unspool.errors import ShapeError
+from unspool.kernels import native_scan
 from unspool.kernels.fold import fold, fold_adjoint, run_program
 from unspool.kernels.masks import reset_within
 from unspool.kernels.program import Program, parse
+from unspool.kernels.scan_inputs import DIFFERENTIABLE, ScanInputs, place_gradients
 from unspool.kernels.tracing import CellPrograms
 
 
 def gated_scan(
-    programs: CellPrograms,
-    x: Tensor,
-    weight_hh: Tensor | None,
-    bias_hh: Tensor | None,
-    initial_state: Tensor,
-    *,
-    vectors: Tensor | None = None,
-    steps: Tensor | None = None,
-    sequences: Tensor | None = None,
-    recurrent_mask: Tensor | None = None,
-    lengths: Tensor | None = None,
-    reset: Tensor | None = None,
-    reset_state: Tensor | None = None,
-    reverse: bool = False,
-) -> Tensor:
-    """Runs a cell over a sequence and returns all states of all steps.
+    programs: CellPrograms, inputs: ScanInputs, *, reverse: bool = False, narrow: bool = False
+) -> tuple[Tensor, ...]:
+    """Runs a cell over a sequence and returns every state of every step.
 
     Args:
         programs: forward and adjoint of the cell, from `unspool.kernels.tracing`.
-        x: [T, B, G*H], all that depends on the input alone, gates side by side.
-        weight_hh: [G*H, H], or None for a cell without a recurrent product. In a narrower type than x, such as bfloat16,
-            the products are computed in that type and all else in the type of x.
-        bias_hh: [G*H] or None.
-        initial_state: [S, B, H]; the first state is the one that enters the recurrent product.
-        vectors: [P, H], parameters such as peepholes.
-        steps: [N, T, B, H], a value for every step, such as noise or probes.
-        sequences: [M, B, H], a value for every sequence, such as a variational mask.
-        recurrent_mask: [B, H], multiplies h before the recurrent product; not differentiable.
-        lengths: [B] integers in 0..T; beyond its length a sequence's state stands still.
-        reset: [T, B] booleans; where true, the step begins from `reset_state`.
-        reset_state: [S, B, H]; zeros unless given.
+        inputs: the tensors.
         reverse: scan from the last step to the first.
+        narrow: matrix products in bfloat16 (their sums in float32), all else in the type of x.
 
     Returns:
-        [S, T, B, H]: the state after each step.
+        S tensors [T, B, H]: the states after each step.
 
     Raises:
         ShapeError: sizes do not fit together.
     """
-    _check(parse(programs.forward), x, weight_hh, initial_state, vectors, steps, sequences)
-    if recurrent_mask is not None and recurrent_mask.requires_grad:
+    _check(parse(programs.forward), inputs)
+    if inputs.recurrent_mask is not None and inputs.recurrent_mask.requires_grad:
         raise ShapeError("gated_scan: recurrent_mask is not differentiable; detach it.")
-    reset = reset_within(reset, lengths)
-    if reset is not None and reset_state is None:
-        reset_state = torch.zeros_like(initial_state)
-    tensors = (x, weight_hh, bias_hh, initial_state, vectors, steps, sequences)
-    masks = (recurrent_mask, lengths, reset, reset_state if reset is not None else None)
-    return _scan(programs.forward, programs.adjoint, *tensors, *masks, reverse)
+    reset = reset_within(inputs.reset, inputs.lengths)
+    if reset is None:
+        inputs = inputs._replace(reset=None, reset_state=None)
+    elif inputs.reset_state is None:
+        inputs = inputs._replace(reset=reset, reset_state=torch.zeros_like(inputs.initial_state))
+    else:
+        inputs = inputs._replace(reset=reset)
+    if _is_eager(inputs):
+        return _EagerScan.apply(programs, reverse, narrow, *inputs)
+    training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+    return tuple(_scan(*programs, reverse, narrow, training, *inputs)[:-1])
 
 
-def _check(
-    program: Program,
-    x: Tensor,
-    weight_hh: Tensor | None,
-    initial_state: Tensor,
-    vectors: Tensor | None,
-    steps: Tensor | None,
-    sequences: Tensor | None,
-) -> None:
-    (_, batch_size, hidden_size), num_steps = initial_state.shape, x.shape[0]
-    gates = program.size("x")
+def _is_eager(inputs: ScanInputs) -> bool:
+    """Whether the call comes from plain code on plain tensors: no compiler, mode or transform has to see an operator."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
+        return False
+    return all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in inputs)
+
+
+def _check(program: Program, inputs: ScanInputs) -> None:
+    (_, batch_size, hidden_size), num_steps = inputs.initial_state.shape, len(inputs.x)
+    rows = program.size("x") * hidden_size
+    features = rows if inputs.weight_ih is None else inputs.weight_ih.shape[-1]
     wanted: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
-        ("x", x, (num_steps, batch_size, gates * hidden_size)),
-        ("weight_hh", weight_hh, (program.size("h") * hidden_size, hidden_size)),
-        ("initial_state", initial_state, (program.size("s"), batch_size, hidden_size)),
-        ("vectors", vectors, (program.size("v"), hidden_size)),
-        ("steps", steps, (program.size("n"), num_steps, batch_size, hidden_size)),
-        ("sequences", sequences, (program.size("q"), batch_size, hidden_size)),
+        ("x", inputs.x, (num_steps, batch_size, features)),
+        ("weight_hh", inputs.weight_hh, (program.size("h") * hidden_size, hidden_size)),
+        ("initial_state", inputs.initial_state, (program.size("s"), batch_size, hidden_size)),
+        ("vectors", inputs.vectors, (program.size("v"), hidden_size)),
+        ("steps", inputs.steps, (program.size("n"), num_steps, batch_size, hidden_size)),
+        ("sequences", inputs.sequences, (program.size("q"), batch_size, hidden_size)),
     ]
+    if inputs.weight_ih is not None:
+        wanted.append(("weight_ih", inputs.weight_ih, (rows, features)))
     for name, tensor, shape in wanted:
         found = (0,) if tensor is None else tuple(tensor.shape)
         if found != shape and not (tensor is None and shape[0] == 0):
             raise ShapeError(f"gated_scan: {name} must be {list(shape)} for this program, got {list(found)}.")
 
 
+def _forward(
+    forward: str, adjoint: str, reverse: bool, narrow: bool, training: bool, inputs: ScanInputs
+) -> tuple[list[Tensor], Tensor]:
+    """The states, and what the native backward pass reads; an empty tensor where there is no such pass."""
+    if native_scan.refusal(inputs) is None:
+        return native_scan.run_forward(forward, adjoint, inputs, reverse, narrow, training)
+    states = fold(run_program(parse(forward)), inputs, reverse=reverse, narrow=narrow)
+    return states, inputs.x.new_empty(0)
+
+
+class _EagerScan(torch.autograd.Function):
+    """The scan in ordinary eager code. The native backward pass writes over what the forward pass had saved for it."""
+
+    @staticmethod
+    def forward(ctx: Any, programs: CellPrograms, reverse: bool, narrow: bool, *tensors: Tensor | None) -> Any:
+        inputs = ScanInputs(*tensors)  # type: ignore[arg-type]
+        training = any(ctx.needs_input_grad)
+        states, buffer = _forward(*programs, reverse, narrow, training, inputs)
+        if training:
+            ctx.programs, ctx.reverse, ctx.narrow, ctx.consumed = programs, reverse, narrow, False
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(*tensors, *states, buffer)
+        return tuple(states)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_states: Tensor | None) -> Any:
+        saved = ctx.saved_tensors
+        count = len(ScanInputs._fields)
+        inputs, states, buffer = ScanInputs(*saved[:count]), saved[count:-1], saved[-1]
+        if torch.is_grad_enabled() or not len(buffer):
+            gradients: Sequence[Tensor | None] = fold_adjoint(
+                grad_states, states, ctx.programs.adjoint, inputs, ctx.reverse, ctx.narrow
+            )
+        else:
+            if ctx.consumed:
+                _, buffer = _forward(*ctx.programs, ctx.reverse, ctx.narrow, True, inputs)
+            ctx.consumed = True
+            gradients = native_scan.run_backward(
+                *ctx.programs, grad_states, states, buffer, inputs, ctx.reverse, ctx.narrow, ctx.needs_input_grad[3:]
+            )
+        return (None, None, None, *place_gradients(gradients, inputs))
+
+
 @torch.library.custom_op("unspool::gated_scan", mutates_args=())
 def _scan(
     forward: str,
     adjoint: str,
+    reverse: bool,
+    narrow: bool,
+    training: bool,
     x: Tensor,
+    weight_ih: Tensor | None,
+    bias_ih: Tensor | None,
     weight_hh: Tensor | None,
     bias_hh: Tensor | None,
     initial_state: Tensor,
@@ -112,37 +153,40 @@ def _scan(
     lengths: Tensor | None,
     reset: Tensor | None,
     reset_state: Tensor | None,
-    reverse: bool,
-) -> Tensor:
-    return fold(
-        run_program(parse(forward)),
-        x,
-        weight_hh,
-        bias_hh,
-        initial_state,
-        vectors=vectors,
-        steps=steps,
-        sequences=sequences,
-        recurrent_mask=recurrent_mask,
-        lengths=lengths,
-        reset=reset,
-        reset_state=reset_state,
-        reverse=reverse,
-    )
+) -> list[Tensor]:
+    inputs = ScanInputs(
+        x, weight_ih, bias_ih, weight_hh, bias_hh, initial_state, vectors, steps, sequences, recurrent_mask, lengths,
+        reset, reset_state,
+    )  # fmt: skip
+    states, buffer = _forward(forward, adjoint, reverse, narrow, training, inputs)
+    return [*states, buffer]
 
 
 @_scan.register_fake
-def _scan_fake(forward, adjoint, x, weight_hh, bias_hh, initial_state, *rest):  # type: ignore[no-untyped-def]
-    count, batch_size, hidden_size = initial_state.shape
-    return x.new_empty((count, x.shape[0], batch_size, hidden_size))
+def _scan_fake(forward, adjoint, reverse, narrow, training, *tensors):  # type: ignore[no-untyped-def]
+    inputs = ScanInputs(*tensors)
+    count, batch_size, hidden_size = inputs.initial_state.shape
+    rows = (0,)
+    if training and native_scan.refusal(inputs) is None:
+        # with lengths, how many rows are real is known only when the scan runs
+        real = len(inputs.x) * batch_size if inputs.lengths is None else torch.library.get_ctx().new_dynamic_size()
+        rows = (real, native_scan.slots(forward, adjoint), hidden_size)
+    states = [inputs.x.new_empty((len(inputs.x), batch_size, hidden_size)) for _ in range(count)]
+    return [*states, inputs.x.new_empty(rows)]
 
 
 @torch.library.custom_op("unspool::gated_scan_backward", mutates_args=())
 def _scan_backward(
-    grad_states: Tensor,
-    states: Tensor,
+    grad_states: Sequence[Tensor],
+    states: Sequence[Tensor],
+    buffer: Tensor,
+    forward: str,
     adjoint: str,
+    reverse: bool,
+    narrow: bool,
     x: Tensor,
+    weight_ih: Tensor | None,
+    bias_ih: Tensor | None,
     weight_hh: Tensor | None,
     bias_hh: Tensor | None,
     initial_state: Tensor,
@@ -153,47 +197,49 @@ def _scan_backward(
     lengths: Tensor | None,
     reset: Tensor | None,
     reset_state: Tensor | None,
-    reverse: bool,
 ) -> list[Tensor]:
-    inputs = (x, weight_hh, bias_hh, initial_state, vectors, steps, sequences)
-    masks = (recurrent_mask, lengths, reset, reset_state)
-    return fold_adjoint(grad_states, states, adjoint, *inputs, *masks, reverse)
+    inputs = ScanInputs(
+        x, weight_ih, bias_ih, weight_hh, bias_hh, initial_state, vectors, steps, sequences, recurrent_mask, lengths,
+        reset, reset_state,
+    )  # fmt: skip
+    if not len(buffer):
+        return fold_adjoint(grad_states, states, adjoint, inputs, reverse, narrow)
+    return native_scan.run_backward(
+        forward, adjoint, grad_states, states, buffer.clone(), inputs, reverse, narrow, [True] * len(inputs)
+    )
 
 
 @_scan_backward.register_fake
-def _scan_backward_fake(  # type: ignore[no-untyped-def]
-    grad_states, states, adjoint, x, weight_hh, bias_hh, initial_state, vectors, steps, sequences, mask, lengths, reset,
-    reset_state, reverse,
-):  # fmt: skip
-    inputs = (x, weight_hh, bias_hh, initial_state, vectors, steps, sequences, reset_state)
-    return [x.new_empty(0 if tensor is None else tensor.shape) for tensor in inputs]
+def _scan_backward_fake(grad_states, states, buffer, forward, adjoint, reverse, narrow, *tensors):  # type: ignore[no-untyped-def]
+    x = tensors[0]
+    return [x.new_empty(0 if tensors[i] is None else tensors[i].shape) for i in DIFFERENTIABLE]
 
 
-_DIFFERENTIABLE = (0, 1, 2, 3, 4, 5, 6, 10)  # of the eleven tensors that both operators take
+_NUM_SETTINGS = 5  # what the operator takes before its tensors
 
 
 def _setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    forward, adjoint, *tensors, reverse = inputs
-    ctx.adjoint, ctx.reverse = adjoint, reverse
-    ctx.save_for_backward(output, *tensors)
+    ctx.settings = inputs[:_NUM_SETTINGS]
+    ctx.count = len(output)
+    ctx.save_for_backward(*inputs[_NUM_SETTINGS:], *output)
 
 
-def _backward(ctx, grad_states):  # type: ignore[no-untyped-def]
-    states, *tensors = ctx.saved_tensors
-    gradients = _scan_backward(grad_states, states, ctx.adjoint, *tensors, ctx.reverse)
-    placed: list[Tensor | None] = [None] * len(tensors)
-    for place, gradient in zip(_DIFFERENTIABLE, gradients, strict=True):
-        placed[place] = gradient if tensors[place] is not None else None
-    return (None, None, *placed, None)
+def _backward(ctx, grads):  # type: ignore[no-untyped-def]
+    forward, adjoint, reverse, narrow, _ = ctx.settings
+    saved = ctx.saved_tensors
+    tensors, states, buffer = saved[: -ctx.count], saved[-ctx.count : -1], saved[-1]
+    given = [torch.zeros_like(s) if g is None else g for g, s in zip(grads, states, strict=False)]
+    gradients = _scan_backward(given, list(states), buffer, forward, adjoint, reverse, narrow, *tensors)
+    return (*[None] * _NUM_SETTINGS, *place_gradients(gradients, ScanInputs(*tensors)))
 
 
 _scan.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _setup_context_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    grad_states, states, adjoint, *tensors, reverse = inputs
-    ctx.adjoint, ctx.reverse = adjoint, reverse
-    ctx.save_for_backward(grad_states, states, *tensors)
+    grad_states, states, _, _, ctx.adjoint, ctx.reverse, ctx.narrow, *tensors = inputs
+    ctx.count = len(states)
+    ctx.save_for_backward(*grad_states, *states, *tensors)
 
 
 def _double_backward(ctx, cotangents):  # type: ignore[no-untyped-def]
@@ -204,7 +250,8 @@ def _double_backward(ctx, cotangents):  # type: ignore[no-untyped-def]
         free = [t.view_as(t) if t is not None and t.is_floating_point() and t.requires_grad else t for t in saved]
         if not create_graph:
             free = [t if t is None else t.detach().requires_grad_(t.requires_grad) for t in free]
-        outputs = fold_adjoint(*free[:2], ctx.adjoint, *free[2:], ctx.reverse)  # type: ignore[call-arg]
+        grad_states, states, tensors = free[: ctx.count], free[ctx.count : 2 * ctx.count], free[2 * ctx.count :]
+        outputs = fold_adjoint(grad_states, states, ctx.adjoint, ScanInputs(*tensors), ctx.reverse, ctx.narrow)
         pairs = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad and c is not None]
         wanted = [t for t in free if t is not None and t.requires_grad]
         gradients = iter(
@@ -215,7 +262,8 @@ def _double_backward(ctx, cotangents):  # type: ignore[no-untyped-def]
             else [None] * len(wanted)
         )
     placed = [next(gradients) if t is not None and t.requires_grad else None for t in free]
-    return (*placed[:2], None, *placed[2:], None)
+    first, second, rest = placed[: ctx.count], placed[ctx.count : 2 * ctx.count], placed[2 * ctx.count :]
+    return (first, second, None, None, None, None, None, *rest)
 
 
 _scan_backward.register_autograd(_double_backward, setup_context=_setup_context_backward)

@@ -1,4 +1,4 @@
-"""Programs: a cell's equations as a short list of pointwise operations that any backend can run.
+"""Programs: a cell's equations as a short list of operations on rows of H units that any backend can run.
 
 A program is a pure value. It prints as text that parses back to the same program, so it can travel as a string
 argument of an operator and needs no registry::
@@ -9,13 +9,21 @@ argument of an operator and needs no registry::
     return t1
 
 Inputs are named by group and position: ``x`` x-gates, ``h`` h-gates, ``s`` states, ``v`` vectors [H], ``n`` per-step
-tensors [T, B, H], ``q`` per-sequence tensors [B, H], ``d`` cotangents or tangents, ``r`` values computed beforehand.
+tensors [T, B, H], ``q`` per-sequence tensors [B, H], ``d`` cotangents or tangents, ``r`` values computed beforehand,
+``y`` new states, ``k`` cotangents carried from the later step.
+
+All operations are pointwise but ``sum``, which adds up the units of each row; what depends on sums and numbers alone is
+a row value: one number for all units of a row. ``H``, the number of units, may stand wherever a number may::
+
+    t3 = sum x0
+    t4 = div t3 H
+
 Programs are made from Python by `unspool.kernels.tracing`.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -24,24 +32,25 @@ from torch import Tensor
 
 from unspool.errors import LoweringError
 
-GROUPS = "xhsvnqdr"
+GROUPS = "xhsvnqdryk"
+WIDTH = "H"
 REAL_UNARY: tuple[str, ...] = ("neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt")
 REAL_UNARY += ("sin", "cos", "tanh", "sigmoid", "erf")
 REAL_BINARY = ("add", "sub", "mul", "div", "pow", "maximum", "minimum")
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 LOGICAL = ("not", "and", "or")
 COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum", "eq", "ne", "and", "or"})
-OPERATIONS = frozenset((*REAL_UNARY, *REAL_BINARY, *COMPARISONS, *LOGICAL, "where"))
+OPERATIONS = frozenset((*REAL_UNARY, *REAL_BINARY, *COMPARISONS, *LOGICAL, "where", "sum"))
 
 _VALUE = re.compile(rf"[{GROUPS}t]\d+")
 
 Operand = str | float
-"""The name of a value, or a number; while a program is built also True or False, which are folded away."""
+"""The name of a value, H, or a number; while a program is built also True or False, which are folded away."""
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """``target = operation operands``; an operand is the name of a value or a number."""
+    """``target = operation operands``; an operand is the name of a value, H or a number."""
 
     target: str
     operation: str
@@ -50,7 +59,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Program:
-    """A straight line of pointwise operations.
+    """A straight line of pointwise operations and sums over the units of a row.
 
     Attributes:
         sizes: how many inputs each group has, in the order of `GROUPS`; groups of size zero may be left out.
@@ -90,25 +99,43 @@ class Program:
         """Runs the program on tensors of shapes that broadcast together; plain PyTorch, differentiable.
 
         Args:
-            values: one tensor for each name in `inputs`.
+            values: one tensor for each name in `inputs`, each with H units in its last axis.
 
         Returns:
-            One tensor for each output.
+            One tensor for each output, with H units in its last axis.
         """
-        register: list[Tensor] = list(values)
+        like = values[0]
+        register: list[Tensor] = [*values, like.new_tensor(like.shape[-1])] if self.measures else list(values)
         for function, operands in self._plan:
             register.append(function(*[register[o] if isinstance(o, int) else o for o in operands]))
-        like = values[0]
-        return [register[o] if isinstance(o, int) else torch.full_like(like, o) for o in self._places]
+        return [_widen(register[o] if isinstance(o, int) else like.new_tensor(o), like) for o in self._places]
+
+    @cached_property
+    def measures(self) -> bool:
+        """Whether H occurs in the program."""
+        return any(WIDTH in operands for operands in (*(i.operands for i in self.instructions), self.outputs))
+
+    @cached_property
+    def rows(self) -> frozenset[str]:
+        """Names of the computed values that are one number for all units of a row."""
+        rows = set[str]()
+        for i in self.instructions:
+            if _is_row(i.operation, i.operands, rows):
+                rows.add(i.target)
+        return frozenset(rows)
 
     @cached_property
     def _positions(self) -> dict[str, int]:
-        names = [*self.inputs, *(i.target for i in self.instructions)]
+        names = [*self.inputs, *([WIDTH] if self.measures else []), *(i.target for i in self.instructions)]
         return {name: position for position, name in enumerate(names)}
 
     @cached_property
     def _plan(self) -> list[tuple[Callable[..., Tensor], tuple[int | float, ...]]]:
-        return [(_TORCH[i.operation], tuple(map(self._place, i.operands))) for i in self.instructions]
+        like = [0]  # a sum also takes the first input, which has all units
+        return [
+            (_TORCH[i.operation], (*map(self._place, i.operands), *(like if i.operation == "sum" else ())))
+            for i in self.instructions
+        ]
 
     @cached_property
     def _places(self) -> tuple[int | float, ...]:
@@ -149,9 +176,12 @@ class ProgramBuilder:
         self.sizes = tuple((group, size) for group, size in sizes if size)
         self._instructions: list[Instruction] = []
         self._known: dict[tuple[str, tuple[Operand, ...]], str] = {}
+        self._rows: set[str] = set()
 
     def emit(self, operation: str, *operands: Operand) -> Operand:
         """Adds one operation and returns its value: a name, or a number where all operands are numbers."""
+        if operation == "sum" and (operands[0] in self._rows or operands[0] == WIDTH or isinstance(operands[0], float)):
+            return 0.0 if operands[0] == 0.0 else self.emit("mul", operands[0], WIDTH)
         folded = _fold(operation, operands)
         if folded is not None:
             return folded
@@ -162,6 +192,8 @@ class ProgramBuilder:
             target = f"t{len(self._instructions)}"
             self._instructions.append(Instruction(target, operation, operands))
             self._known[key] = target
+            if _is_row(operation, operands, self._rows):
+                self._rows.add(target)
         return self._known[key]
 
     def build(self, outputs: Sequence[Operand]) -> Program:
@@ -178,9 +210,29 @@ def with_probes(program: Program) -> Program:
     count, probes = program.size("n"), len(program.outputs)
     sizes = dict(program.sizes) | {"n": count + probes}
     builder = ProgramBuilder([(group, sizes.get(group, 0)) for group in GROUPS])
-    names = _replay(builder, program)
+    names = replay(builder, program)
     outputs = [builder.emit("add", names.get(str(o), o), f"n{count + i}") for i, o in enumerate(program.outputs)]
     return builder.build(outputs)
+
+
+def replay(
+    builder: ProgramBuilder, program: Program, renamed: Mapping[str, Operand] | None = None
+) -> dict[str, Operand]:
+    """Adds a program's instructions to a builder.
+
+    Args:
+        builder: equal instructions that it holds already are used again.
+        program: what to add.
+        renamed: what stands for a value of the program; other inputs stand for themselves.
+
+    Returns:
+        The value of each of the program's own values.
+    """
+    names: dict[str, Operand] = dict(renamed or {})
+    for i in program.instructions:
+        if i.target not in names:
+            names[i.target] = builder.emit(i.operation, *(names.get(str(o), o) for o in i.operands))
+    return names
 
 
 def hoist(program: Program) -> tuple[Program, Program]:
@@ -199,7 +251,7 @@ def hoist(program: Program) -> tuple[Program, Program]:
         if depends:
             varying.add(instruction.target)
     wanted = [o for i in late for o in i.operands] + list(program.outputs)
-    carried = list(dict.fromkeys(o for o in wanted if isinstance(o, str) and o not in varying))
+    carried = list(dict.fromkeys(o for o in wanted if isinstance(o, str) and o != WIDTH and o not in varying))
     first = Program(tuple((g, n) for g, n in program.sizes if g != "d"), tuple(early), tuple(carried))
     names: dict[Operand, Operand] = {name: f"r{i}" for i, name in enumerate(carried)}
     second = Program(
@@ -228,11 +280,8 @@ def _renumber(program: Program) -> Program:
     return Program(program.sizes, instructions, tuple(names.get(o, o) for o in program.outputs))
 
 
-def _replay(builder: ProgramBuilder, program: Program) -> dict[str, Operand]:
-    names: dict[str, Operand] = {}
-    for i in program.instructions:
-        names[i.target] = builder.emit(i.operation, *(names.get(str(o), o) for o in i.operands))
-    return names
+def _is_row(operation: str, operands: tuple[Operand, ...], rows: set[str]) -> bool:
+    return operation == "sum" or all(o in rows or o == WIDTH or not isinstance(o, str) for o in operands)
 
 
 def _fold(operation: str, operands: tuple[Operand, ...]) -> Operand | None:
@@ -259,6 +308,8 @@ def _spell(operand: Operand) -> str:
 
 
 def _read(word: str, known: set[str], line: int) -> Operand:
+    if word == WIDTH:
+        return word
     if _VALUE.fullmatch(word):
         if word not in known:
             raise LoweringError(f"program text, line {line}: {word} is used before it is known.")
@@ -267,6 +318,20 @@ def _read(word: str, known: set[str], line: int) -> Operand:
         return float(word)
     except ValueError:
         raise LoweringError(f"program text, line {line}: {word!r} is neither a value nor a number.") from None
+
+
+def _sum(value: Tensor | float, like: Tensor) -> Tensor:
+    value = value if isinstance(value, Tensor) else like.new_tensor(value)
+    if value.dim() == 0:
+        return value * like.shape[-1]
+    return value.expand(*value.shape[:-1], like.shape[-1]).sum(-1, keepdim=True)
+
+
+def _widen(value: Tensor, like: Tensor) -> Tensor:
+    """An output with all its units: a row value is repeated, a number fills a tensor."""
+    if value.dim() == 0:
+        return torch.zeros_like(like) + value
+    return value.expand(*value.shape[:-1], like.shape[-1])
 
 
 def _tensor_pair(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
@@ -304,4 +369,5 @@ _TORCH: dict[str, Callable[..., Tensor]] = {
     "minimum": _tensor_pair(torch.minimum),
     "not": torch.logical_not,
     "where": torch.where,
+    "sum": _sum,
 }

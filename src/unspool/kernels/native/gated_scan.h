@@ -1,0 +1,386 @@
+// The gated scan, forwards: input product, recurrent product, program, for every step, in one parallel region.
+//
+// A team shares the work by hidden units (each thread keeps its share of the weights in its own cache, one barrier a
+// step) or by sequences (no barrier at all). Input products run over chunks of steps just ahead of them.
+#pragma once
+
+#include <vector>
+
+#include "matmul.h"
+#include "parallel.h"
+#include "program.h"
+#include "scan_arguments.h"
+
+namespace unspool::UNSPOOL_TARGET {
+
+// How a team shares a scan.
+struct Split {
+  int threads;
+  bool by_units;
+};
+
+inline Split choose_split(const ScanArguments& a, double real_steps) {
+  // Measured with `unspool bench engine`: below about 40,000 multiplications a step a barrier costs more than it saves.
+  const double work = double(a.G) * a.H * (a.product ? a.H : 8) * std::max(1.0, real_steps / std::max<int64_t>(a.T, 1));
+  const int wanted = std::max(1, a.threads);
+  if (wanted == 1 || a.T * a.B == 0) return {1, false};
+  const bool units_pay = a.H >= 2 * W * wanted && work / wanted > 20000;
+  const bool rows_pay = a.B >= wanted && work * a.T / wanted > 200000;
+  if (rows_pay && !(units_pay && (a.H >= 512 || a.B < 2 * wanted))) return {wanted, false};
+  if (units_pay) return {wanted, true};
+  return {1, false};
+}
+
+// What one thread of a team has in hand: its sequences, its units, and where every tensor's rows lie.
+class Share {
+ public:
+  Share(const ScanArguments& a, const Rows& rows, Split split, int thread, int threads)
+      : a_(a), rows_(rows), units_{0, a.H} {
+    if (split.by_units) {
+      units_ = share_of(a.H, thread, threads, W);
+      for (int64_t i = 0; i < a.B; ++i) own_.push_back(i);
+    } else {
+      for (int64_t i = thread; i < a.B; i += threads) own_.push_back(i);
+    }
+  }
+
+  Range units() const { return units_; }
+  int64_t sequences() const { return own_.size(); }
+  int64_t place(int64_t own) const { return own_[own]; }                       // in the order of falling length
+  int64_t sequence(int64_t own) const { return rows_.order[own_[own]]; }       // b
+  int64_t active(int64_t t) const {                                            // of the own sequences, at step t
+    const int64_t count = rows_.count[t];
+    if (own_.empty() || own_[0] >= count) return 0;
+    const int64_t stride = own_.size() > 1 ? own_[1] - own_[0] : 1;
+    return std::min<int64_t>(own_.size(), (count - own_[0] + stride - 1) / stride);
+  }
+
+  float* state(int64_t j, int64_t t, int64_t b) const { return a_.states[j] + (t * a_.B + b) * a_.H; }
+  const float* initial(int64_t j, int64_t b) const { return a_.initial + (j * a_.B + b) * a_.H; }
+  bool resets(int64_t t, int64_t b) const { return a_.reset && a_.reset[t * a_.B + b]; }
+  bool begins(int64_t t, int64_t b) const { return a_.reverse ? t + 1 == rows_.length[b] : t == 0; }
+  const float* before(int64_t j, int64_t t, int64_t b) const {  // the state that step t starts from
+    if (resets(t, b)) return a_.reset_state + (j * a_.B + b) * a_.H;
+    return begins(t, b) ? initial(j, b) : state(j, a_.reverse ? t + 1 : t - 1, b);
+  }
+  const float* x(int64_t t, int64_t b) const { return a_.x + (t * a_.B + b) * (a_.weight_ih ? a_.I : a_.G * a_.H); }
+  float* buffer(int64_t t, int64_t own) const { return a_.buffer + (rows_.start[t] + own_[own]) * a_.slots * a_.H; }
+  const float* mask(int64_t b) const { return a_.mask ? a_.mask + b * a_.H : nullptr; }
+
+  // Points the inputs that both programs share, beginning at input `i`: vectors, steps, sequences.
+  int64_t point_others(Machine& machine, int64_t i, int64_t t, int64_t b, int64_t u) const {
+    for (int64_t p = 0; p < a_.num_vectors; ++p) machine.input(i++, a_.vectors + p * a_.H + u);
+    for (int64_t n = 0; n < a_.num_steps; ++n) machine.input(i++, a_.steps + ((n * a_.T + t) * a_.B + b) * a_.H + u);
+    for (int64_t q = 0; q < a_.num_sequences; ++q) machine.input(i++, a_.sequences + (q * a_.B + b) * a_.H + u);
+    return i;
+  }
+
+ private:
+  const ScanArguments& a_;
+  const Rows& rows_;
+  Range units_;
+  std::vector<int64_t> own_;
+};
+
+// Parts of a range of units, as wide as a machine runs at once.
+inline std::vector<Range> tiles_of(Range units, int64_t width) {
+  std::vector<Range> tiles;
+  for (int64_t u = units.first; u < units.last; u += width) tiles.push_back({u, std::min(units.last, u + width)});
+  return tiles;
+}
+
+// A weight [G*H, depth] packed for products that give some units of every gate: one set of panels a tile and gate.
+template <bool kNarrow>
+class GateWeights {
+ public:
+  GateWeights(const ScanArguments& a, std::vector<Range> tiles, int64_t depth, int64_t rows)
+      : tiles_(std::move(tiles)), depth_(depth), gates_(a.G), H_(a.H), widest_(panel_vectors(rows)) {
+    for (const Range& tile : tiles_) offsets_.push_back(size_), size_ += gates_ * stride(tile);
+  }
+  int64_t size() const { return size_; }
+  void place(element<kNarrow>* packed) { packed_ = packed; }
+  void pack(const float* weight, int64_t tile) {
+    for (int64_t g = 0; g < gates_; ++g)
+      pack_panels<kNarrow, true>(weight + (g * H_ + tiles_[tile].first) * depth_, depth_, depth_, panels(tile),
+                                 packed_ + offsets_[tile] + g * stride(tiles_[tile]),
+                                 packed_depth<kNarrow>(depth_));
+  }
+  const std::vector<Range>& tiles() const { return tiles_; }
+  Panels panels(int64_t tile) const { return {tiles_[tile].size(), widest_}; }
+  const element<kNarrow>* at(int64_t tile, int64_t gate) const {
+    return packed_ + offsets_[tile] + gate * stride(tiles_[tile]);
+  }
+
+ private:
+  int64_t stride(const Range& tile) const { return (tile.size() + W - 1) / W * W * packed_depth<kNarrow>(depth_); }
+  std::vector<Range> tiles_;
+  std::vector<int64_t> offsets_;
+  int64_t size_ = 0, depth_, gates_, H_;
+  int widest_;
+  element<kNarrow>* packed_ = nullptr;
+};
+
+// A bias [G*H] as rows [G][padded H], with room for whole vectors at every unit; null stays null.
+inline const float* padded_bias(const ScanArguments& a, const float* bias, Arena& arena) {
+  if (!bias) return nullptr;
+  const int64_t stride = a.H + W;
+  float* padded = arena.take<float>(a.G * stride);
+  for (int64_t g = 0; g < a.G; ++g) {
+    std::copy(bias + g * a.H, bias + (g + 1) * a.H, padded + g * stride);
+    std::fill(padded + g * stride + a.H, padded + (g + 1) * stride, 0.0f);
+  }
+  return padded;
+}
+
+// What the threads of a forward scan share.
+template <bool kNarrow>
+struct ForwardShared {
+  element<kNarrow>* fed[2];        // [B][packed H]: what enters the product, where it is not a state itself
+  element<kNarrow>* weight_ih;     // packed, where all threads read all units
+  element<kNarrow>* weight_hh;
+  float* products;                 // [B][G][padded H], where a program needs whole rows but threads have only some units
+  const float *bias_ih, *bias_hh;  // padded
+};
+
+template <bool kNarrow>
+class ForwardScan {
+ public:
+  ForwardScan(const ScanArguments& a, const EncodedProgram& program, const Rows& rows, Split split,
+              const ForwardShared<kNarrow>& shared, int thread, int threads, Barrier& barrier)
+      : a_(a), rows_(rows), split_(split), shared_(shared), thread_(thread), threads_(threads), barrier_(barrier),
+        share_(a, rows, split, thread, threads), machine_(program, a.H, arena_),
+        recurrent_(a, tiles_of(share_.units(), kTile), a.H, split.by_units ? a.B : (a.B + threads - 1) / threads),
+        input_(a, {share_.units()}, a.I, 6) {}
+
+  void run() {
+    pack();
+    prepare();
+    for (int64_t n = 0; n < a_.T;) {
+      const int64_t steps = std::min(chunk_, a_.T - n);
+      if (a_.weight_ih) project(n, steps);
+      for (int64_t i = 0; i < steps; ++i) step(n + i);
+      n += steps;
+    }
+  }
+
+  static bool feeds(const ScanArguments& a) { return a.product && (kNarrow || a.mask); }
+  static int64_t input_size(const ScanArguments& a) { return GateWeights<kNarrow>(a, {{0, a.H}}, a.I, 6).size(); }
+  static int64_t recurrent_size(const ScanArguments& a) {
+    return GateWeights<kNarrow>(a, tiles_of({0, a.H}, kTile), a.H, 6).size();
+  }
+
+ private:
+  int64_t time(int64_t n) const { return a_.reverse ? a_.T - 1 - n : n; }  // of the n-th step of the scan
+  int64_t rows_at_once() const { return std::max<int64_t>(1, share_.sequences()); }
+  int64_t depth() const { return packed_depth<kNarrow>(a_.H); }
+
+  void pack() {
+    if (a_.weight_ih) {
+      input_.place(split_.by_units ? arena_.take<element<kNarrow>>(input_.size()) : shared_.weight_ih);
+      if (split_.by_units || thread_ == 0) input_.pack(a_.weight_ih, 0);
+    }
+    if (a_.product) {
+      recurrent_.place(split_.by_units ? arena_.take<element<kNarrow>>(recurrent_.size()) : shared_.weight_hh);
+      const int64_t tiles = recurrent_.tiles().size();
+      for (int64_t i = 0; i < tiles; ++i)
+        if (split_.by_units || (threads_ > 1 ? 1 + i % (threads_ - 1) : 0) == thread_) recurrent_.pack(a_.weight_hh, i);
+    }
+  }
+
+  void prepare() {
+    const int64_t sequences = rows_at_once();
+    const int64_t row = a_.G * share_.units().size();
+    chunk_ = std::max<int64_t>(1, std::clamp<int64_t>(131072 / std::max<int64_t>(row, 1), 48, 480) / sequences);
+    const int64_t most = chunk_ * sequences;
+    from_.resize(std::max(most, sequences)), to_.resize(std::max(most, sequences));
+    if (kNarrow && a_.weight_ih) narrow_x_ = arena_.take<uint32_t>(most * packed_depth<kNarrow>(a_.I));
+    if (!a_.buffer && a_.weight_ih) gates_ = arena_.take<float>(most * a_.G * a_.H);
+    block_ = std::min<int64_t>(sequences, 60);
+    group_ = machine_.whole_rows() ? (a_.H + W - 1) / W * W : kTile;
+    if (a_.product && !meets_in_rows()) products_ = arena_.take<float>(block_ * a_.G * group_);
+    fed_.resize(sequences);
+    if (feeds(a_) && a_.T > 0) {
+      const int64_t t = time(0);
+      for (int64_t i = 0; i < share_.active(t); ++i) {
+        const Range units = feeding_units();
+        feed(t, 0, i, share_.before(0, t, share_.sequence(i)) + units.first, units);
+      }
+    }
+    barrier_.wait();
+  }
+
+  // A program that reduces over H, on threads that have only some units each, runs on whole rows between two barriers.
+  bool meets_in_rows() const { return split_.by_units && machine_.whole_rows(); }
+  Range feeding_units() const { return share_.units(); }
+
+  float* gates(int64_t n, int64_t own) const {  // of the n-th step of the scan
+    if (a_.buffer) return share_.buffer(time(n), own);
+    return gates_ + ((n % chunk_) * rows_at_once() + own) * a_.G * a_.H;
+  }
+
+  void project(int64_t n, int64_t steps) {
+    const Range units = share_.units();
+    int64_t count = 0;
+    for (int64_t i = n; i < n + steps; ++i)
+      for (int64_t own = 0; own < share_.active(time(i)); ++own) {
+        const float* row = share_.x(time(i), share_.sequence(own));
+        if constexpr (kNarrow) {
+          uint32_t* pairs = narrow_x_ + count * packed_depth<kNarrow>(a_.I);
+          narrow_row(row, a_.I, pairs);
+          from_[count] = pairs;
+        } else {
+          from_[count] = row;
+        }
+        to_[count++] = gates(i, own) + units.first;
+      }
+    for (int64_t g = 0; g < a_.G; ++g) {
+      const float* bias = shared_.bias_ih ? shared_.bias_ih + g * (a_.H + W) + units.first : nullptr;
+      multiply<kNarrow>(count, from_.data(), a_.I, input_.at(0, g), input_.panels(0), to_.data(),
+                        bias ? Start::kBias : Start::kZero, bias, false);
+      for (int64_t i = 0; i < count; ++i) to_[i] += a_.H;
+    }
+  }
+
+  void step(int64_t n) {
+    const int64_t t = time(n), active = share_.active(t);
+    const Range units = share_.units();
+    if (a_.product)
+      for (int64_t i = 0; i < active; ++i) {
+        if constexpr (kNarrow) {
+          fed_[i] = shared_.fed[n % 2] + share_.place(i) * depth();
+        } else {
+          fed_[i] = a_.mask ? shared_.fed[n % 2] + share_.place(i) * depth() : share_.before(0, t, share_.sequence(i));
+        }
+      }
+    if (meets_in_rows()) {
+      if (a_.product) {
+        const int64_t stride = a_.G * group_;
+        for (int64_t tile = 0; tile < int64_t(recurrent_.tiles().size()); ++tile)
+          multiply_tile(tile, 0, active, shared_.products, stride, recurrent_.tiles()[tile].first);
+        barrier_.wait();
+      }
+      for (int64_t i = thread_; i < active; i += threads_)
+        run_program(n, i, {0, a_.H}, a_.product ? shared_.products + i * a_.G * group_ : nullptr);
+    } else {
+      for (int64_t block = 0; block < active; block += block_) {
+        const int64_t count = std::min(block_, active - block);
+        const auto& tiles = recurrent_.tiles();
+        for (size_t tile = 0; tile < tiles.size(); ++tile) {
+          const bool last = tile + 1 == tiles.size();
+          if (a_.product)
+            multiply_tile(tile, block, count, products_, a_.G * group_, machine_.whole_rows() ? tiles[tile].first : 0);
+          if (machine_.whole_rows() && !last) continue;
+          const Range part = machine_.whole_rows() ? units : tiles[tile];
+          for (int64_t i = 0; i < count; ++i)
+            run_program(n, block + i, part, a_.product ? products_ + i * a_.G * group_ : nullptr);
+        }
+      }
+    }
+    stand_still(t, active);
+    begin_others(n, active);
+    if (split_.by_units && (a_.product || meets_in_rows())) barrier_.wait();
+  }
+
+  // h-gates of one tile of units for `count` sequences from `first` on, into products[i][g][offset ...].
+  void multiply_tile(int64_t tile, int64_t first, int64_t count, float* products, int64_t stride, int64_t offset) {
+    for (int64_t g = 0; g < a_.G; ++g) {
+      for (int64_t i = 0; i < count; ++i) to_[i] = products + i * stride + g * group_ + offset;
+      const float* bias =
+          shared_.bias_hh ? shared_.bias_hh + g * (a_.H + W) + recurrent_.tiles()[tile].first : nullptr;
+      multiply<kNarrow>(count, fed_.data() + first, a_.H, recurrent_.at(tile, g), recurrent_.panels(tile), to_.data(),
+                        bias ? Start::kBias : Start::kZero, bias, true);
+    }
+  }
+
+  void run_program(int64_t n, int64_t own, Range units, const float* products) {
+    const int64_t t = time(n), b = share_.sequence(own), u = units.first;
+    const float* x = a_.weight_ih ? gates(n, own) : share_.x(t, b);
+    int64_t i = 0;
+    for (int64_t g = 0; g < a_.G; ++g) machine_.input(i++, x + g * a_.H + u);
+    if (a_.product)
+      for (int64_t g = 0; g < a_.G; ++g) machine_.input(i++, products + g * group_);
+    for (int64_t j = 0; j < a_.S; ++j) machine_.input(i++, share_.before(j, t, b) + u);
+    share_.point_others(machine_, i, t, b, u);
+    for (int64_t j = 0; j < a_.S; ++j) machine_.output(j, share_.state(j, t, b) + u);
+    if (a_.saved) {
+      float* saved = share_.buffer(t, own) + u;
+      for (int64_t r = 0; r < a_.saved; ++r) machine_.output(a_.S + r, saved + r * a_.H);
+    }
+    machine_.run(units.size());
+    if (feeds(a_) && n + 1 < a_.T) feed(time(n + 1), n + 1, own, share_.state(0, t, b) + u, units);
+  }
+
+  // Beyond its length a state stands still.
+  void stand_still(int64_t t, int64_t active) {
+    const Range units = share_.units();
+    for (int64_t own = active; own < share_.sequences(); ++own) {
+      const int64_t b = share_.sequence(own);
+      for (int64_t j = 0; j < a_.S; ++j) {
+        const float* from = a_.reverse || t == 0 ? share_.initial(j, b) : share_.state(j, t - 1, b);
+        std::copy(from + units.first, from + units.last, share_.state(j, t, b) + units.first);
+      }
+    }
+  }
+
+  // Sequences that begin at the next step of a scan from the end: their initial state enters the product.
+  void begin_others(int64_t n, int64_t active) {
+    if (!feeds(a_) || !a_.reverse || n + 1 >= a_.T) return;
+    const Range units = share_.units();
+    for (int64_t own = active; own < share_.active(time(n + 1)); ++own)
+      feed(time(n + 1), n + 1, own, share_.initial(0, share_.sequence(own)) + units.first, units);
+  }
+
+  // Writes what enters the product at step t (the n-th of the scan): h, or the reset state, under the mask.
+  void feed(int64_t t, int64_t n, int64_t own, const float* h, Range units) {
+    const int64_t b = share_.sequence(own);
+    if (own >= share_.active(t)) return;
+    if (share_.resets(t, b)) h = a_.reset_state + b * a_.H + units.first;
+    const float* mask = share_.mask(b);
+    element<kNarrow>* row = shared_.fed[n % 2] + share_.place(own) * depth();
+    auto entry = [&](int64_t i) { return mask ? h[i] * mask[units.first + i] : h[i]; };
+    if constexpr (kNarrow) {
+      for (int64_t i = 0; i < units.size(); i += 2)
+        row[(units.first + i) / 2] = bfloat16_pair(entry(i), i + 1 < units.size() ? entry(i + 1) : 0.0f);
+    } else {
+      for (int64_t i = 0; i < units.size(); ++i) row[units.first + i] = entry(i);
+    }
+  }
+
+  const ScanArguments& a_;
+  const Rows& rows_;
+  const Split split_;
+  const ForwardShared<kNarrow>& shared_;
+  const int thread_, threads_;
+  Barrier& barrier_;
+  Arena arena_;
+  Share share_;
+  Machine machine_;
+  GateWeights<kNarrow> recurrent_, input_;
+  int64_t chunk_ = 1, block_ = 1, group_ = kTile;
+  uint32_t* narrow_x_ = nullptr;
+  float *gates_ = nullptr, *products_ = nullptr;
+  std::vector<const element<kNarrow>*> from_, fed_;
+  std::vector<float*> to_;
+};
+
+template <bool kNarrow>
+void scan_forward_as(const ScanArguments& a, const EncodedProgram& program) {
+  const Rows rows(a.T, a.B, a.lengths);
+  const Split split = choose_split(a, double(rows.total()));
+  Arena arena;
+  using Scan = ForwardScan<kNarrow>;
+  ForwardShared<kNarrow> shared{};
+  shared.bias_ih = padded_bias(a, a.bias_ih, arena);
+  shared.bias_hh = padded_bias(a, a.bias_hh, arena);
+  if (Scan::feeds(a))
+    for (auto& fed : shared.fed) fed = arena.take<element<kNarrow>>(a.B * packed_depth<kNarrow>(a.H));
+  if (!split.by_units && a.weight_ih) shared.weight_ih = arena.take<element<kNarrow>>(Scan::input_size(a));
+  if (!split.by_units && a.product) shared.weight_hh = arena.take<element<kNarrow>>(Scan::recurrent_size(a));
+  if (split.by_units && program.has_reduction && a.product)
+    shared.products = arena.take<float>(a.B * a.G * ((a.H + W - 1) / W * W));
+  run_team(split.threads, [&](int thread, Barrier& barrier, int threads) {
+    Scan(a, program, rows, split, shared, thread, threads, barrier).run();
+  });
+}
+
+}  // namespace unspool::UNSPOOL_TARGET

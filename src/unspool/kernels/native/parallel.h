@@ -1,0 +1,150 @@
+// A team of threads for one call, its barrier, and scratch memory that outlives the call.
+//
+// One parallel region surrounds a whole scan; inside it threads meet only at `Barrier`. With OpenMP the team is the pool
+// that PyTorch already has. UNSPOOL_STD_THREADS takes std::thread instead, for the thread sanitizer.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "simd.h"
+
+#if defined(_OPENMP) && !defined(UNSPOOL_STD_THREADS)
+#include <omp.h>
+#endif
+
+namespace unspool::UNSPOOL_TARGET {
+
+UNSPOOL_INLINE void pause_briefly() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// All threads of a team wait for each other: spinning for some microseconds, then yielding, since a core that another
+// process has taken does not come back while we spin on the other.
+class Barrier {
+ public:
+  explicit Barrier(int threads) : threads_(threads) {}
+
+  void wait() {
+    if (threads_ == 1) return;
+    const int round = round_.load(std::memory_order_relaxed);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+      arrived_.store(0, std::memory_order_relaxed);
+      round_.store(round + 1, std::memory_order_release);
+      return;
+    }
+    for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
+      if (spins < 4000) {
+        pause_briefly();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+
+ private:
+  const int threads_;
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<int> round_{0};
+};
+
+// Runs body(thread, barrier, threads) on a team of at most `wanted` threads.
+template <typename Body>
+void run_team(int wanted, Body&& body) {
+  if (wanted <= 1) {
+    Barrier alone(1);
+    body(0, alone, 1);
+    return;
+  }
+#if defined(_OPENMP) && !defined(UNSPOOL_STD_THREADS)
+  std::unique_ptr<Barrier> barrier;
+#pragma omp parallel num_threads(wanted)
+  {
+#pragma omp single
+    barrier = std::make_unique<Barrier>(omp_get_num_threads());
+    body(omp_get_thread_num(), *barrier, omp_get_num_threads());
+  }
+#elif defined(UNSPOOL_STD_THREADS)
+  Barrier barrier(wanted);
+  std::vector<std::thread> others;
+  for (int i = 1; i < wanted; ++i) others.emplace_back([&, i] { body(i, barrier, wanted); });
+  body(0, barrier, wanted);
+  for (auto& other : others) other.join();
+#else
+  Barrier alone(1);
+  body(0, alone, 1);
+#endif
+}
+
+// The part [first, last) of n items that a thread takes, in multiples of `grain`.
+struct Range {
+  int64_t first, last;
+  int64_t size() const { return last - first; }
+};
+
+inline Range share_of(int64_t n, int thread, int threads, int64_t grain = 1) {
+  const int64_t grains = (n + grain - 1) / grain;
+  const int64_t first = grains * thread / threads, last = grains * (thread + 1) / threads;
+  return {std::min(n, first * grain), std::min(n, last * grain)};
+}
+
+// Scratch memory of the calling thread: grows to what the largest call needs, so that a call finds warm pages. An arena
+// hands out parts until it goes out of scope; arenas of one thread nest.
+class Arena {
+ public:
+  Arena() : before_(top()) {}
+  ~Arena() { top() = before_; }
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  template <typename T>
+  T* take(int64_t count) {
+    const size_t bytes = (static_cast<size_t>(std::max<int64_t>(count, 1)) * sizeof(T) + 191) / 64 * 64;
+    auto& kept = blocks();
+    Top& now = top();
+    if (now.used > 0 && now.used + bytes > kept[now.block].size) ++now.block, now.used = 0;
+    while (now.block < kept.size() && bytes > kept[now.block].size) kept.erase(kept.begin() + now.block);
+    if (now.block == kept.size()) kept.emplace_back(std::max<size_t>(bytes, size_t{1} << 22));
+    char* part = kept[now.block].data.get() + now.used;
+    now.used += bytes;
+    return reinterpret_cast<T*>(part);
+  }
+
+ private:
+  struct Top {
+    size_t block = 0, used = 0;
+  };
+  struct Free {
+    void operator()(char* p) const { std::free(p); }
+  };
+  struct Block {
+    explicit Block(size_t bytes) : size((bytes + 4095) / 4096 * 4096) {
+      data.reset(static_cast<char*>(std::aligned_alloc(4096, size)));
+      if (!data) throw std::bad_alloc();
+    }
+    size_t size;
+    std::unique_ptr<char[], Free> data;
+  };
+  static std::vector<Block>& blocks() {
+    thread_local std::vector<Block> kept;
+    return kept;
+  }
+  static Top& top() {
+    thread_local Top now;
+    return now;
+  }
+  const Top before_;
+};
+
+}  // namespace unspool::UNSPOOL_TARGET

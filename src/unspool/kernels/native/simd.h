@@ -1,0 +1,87 @@
+// The vector type that all algorithms are written over: W floats, one hardware register of the target.
+//
+// Only this file knows instruction sets. Every target compiles all headers anew within its own namespace
+// UNSPOOL_TARGET, so that no function of one target can be linked into another.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+#ifndef UNSPOOL_TARGET
+#define UNSPOOL_TARGET scalar
+#endif
+
+#define UNSPOOL_INLINE inline __attribute__((always_inline))
+
+namespace unspool::UNSPOOL_TARGET {
+
+#if defined(__AVX512F__)
+inline constexpr int W = 16;
+inline constexpr int kRegisters = 32;
+#elif defined(__AVX2__)
+inline constexpr int W = 8;
+inline constexpr int kRegisters = 16;
+#elif defined(__aarch64__)
+inline constexpr int W = 4;
+inline constexpr int kRegisters = 32;
+#else
+inline constexpr int W = 4;
+inline constexpr int kRegisters = 16;
+#endif
+
+typedef float vf __attribute__((vector_size(W * 4)));
+typedef int32_t vi __attribute__((vector_size(W * 4)));
+typedef uint32_t vu __attribute__((vector_size(W * 4)));
+typedef float vf_unaligned __attribute__((vector_size(W * 4), aligned(4), may_alias));
+typedef uint32_t vu_unaligned __attribute__((vector_size(W * 4), aligned(4), may_alias));
+
+UNSPOOL_INLINE vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
+UNSPOOL_INLINE void store(float* p, vf v) { *reinterpret_cast<vf_unaligned*>(p) = v; }
+UNSPOOL_INLINE vu load_bits(const uint32_t* p) { return *reinterpret_cast<const vu_unaligned*>(p); }
+UNSPOOL_INLINE void store_bits(uint32_t* p, vu v) { *reinterpret_cast<vu_unaligned*>(p) = v; }
+UNSPOOL_INLINE vf splat(float x) { return x - vf{}; }  // no operation remains: the compiler knows that x - 0 is x
+UNSPOOL_INLINE vu splat_bits(uint32_t x) { return x - vu{}; }
+
+UNSPOOL_INLINE vf as_float(vi x) { return reinterpret_cast<vf>(x); }
+UNSPOOL_INLINE vf as_float(vu x) { return reinterpret_cast<vf>(x); }
+UNSPOOL_INLINE vi as_int(vf x) { return reinterpret_cast<vi>(x); }
+UNSPOOL_INLINE vu as_bits(vf x) { return reinterpret_cast<vu>(x); }
+
+// a where the mask is all ones, b where it is zero; masks come from comparisons of vectors.
+UNSPOOL_INLINE vf select(vi mask, vf a, vf b) { return mask ? a : b; }
+
+UNSPOOL_INLINE float sum_lanes(vf v) {  // in a fixed order, halves first
+  float lanes[W];
+  store(lanes, v);
+  for (int half = W / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
+// Two bfloat16 in 32 bits, the first in the low half: rounded to nearest, ties to even; a NaN stays a NaN.
+UNSPOOL_INLINE uint32_t to_bfloat16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits >> 16) | 0x40u;
+  return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+}
+UNSPOOL_INLINE uint32_t bfloat16_pair(float first, float second) {
+  return to_bfloat16(first) | (to_bfloat16(second) << 16);
+}
+
+// sum + first(a) * first(b) + second(a) * second(b) in each lane, accumulated in float.
+UNSPOOL_INLINE vf dot_bfloat16(vf sum, vu a, vu b) {
+#if defined(__AVX512BF16__)
+  return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+  const vu high = splat_bits(0xffff0000u);
+  sum += as_float(a << 16) * as_float(b << 16);
+  return sum + as_float(a & high) * as_float(b & high);
+#endif
+}
+
+}  // namespace unspool::UNSPOOL_TARGET

@@ -1,0 +1,17 @@
+// Compiled once per target: its table of functions, which the files beside this one define for the same target.
+//
+// No static variable here or in the headers may need a constructor: it would run, with these instructions, on any CPU.
+#include "simd.h"
+
+#include "targets.h"
+
+namespace unspool::UNSPOOL_TARGET {
+
+extern const Engine engine;
+constinit const Engine engine = {
+    .vector_width = W,
+    .scan_forward = scan_forward,
+    .scan_backward = scan_backward,
+};
+
+}  // namespace unspool::UNSPOOL_TARGET
