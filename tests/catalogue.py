@@ -2,7 +2,20 @@
 
 import torch
 
-from unspool import CELLS, GRU, LSTM, SLSTM, Elman, GatedCell, HiddenState, IndRNN, MinGRU, recurrent_dropout, zoneout
+from unspool import (
+    CELLS,
+    GRU,
+    LSTM,
+    SLSTM,
+    Elman,
+    GatedCell,
+    HiddenState,
+    IndRNN,
+    MinGRU,
+    ProjectedLSTM,
+    recurrent_dropout,
+    zoneout,
+)
 
 
 class UserCell(GatedCell):
@@ -27,6 +40,7 @@ BUILDERS = {
     ),
     "elman_user_activation": lambda i, h: Elman(i, h, activation=lambda a: a / (1 + a.abs())),
     "lstm_no_bias": lambda i, h: LSTM(i, h, bias=False),
+    "projected_lstm_no_bias": lambda i, h: ProjectedLSTM(i, h, 3, bias=False),
     "slstm_heads": lambda i, h: SLSTM(i, h, num_heads=2),
     "zoneout_lstm": lambda i, h: zoneout(LSTM(i, h)),
     "zoneout_mingru": lambda i, h: zoneout(MinGRU(i, h)),

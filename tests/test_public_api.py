@@ -11,7 +11,10 @@ import unspool
 
 FACES = [
     "unspool",
-    *(f"unspool.{r}" for r in ["benchmarks", "cells", "data", "kernels", "layers", "models", "search", "tasks", "training"]),
+    *(
+        f"unspool.{r}"
+        for r in ["benchmarks", "cells", "data", "kernels", "layers", "models", "search", "tasks", "training"]
+    ),
 ]
 
 

@@ -65,3 +65,9 @@ def test_impossible_probabilities_are_refused():
         zoneout(GRU(3, 4), 1.0)
     with pytest.raises(ConfigError, match="recurrent dropout: probability"):
         recurrent_dropout(GRU(3, 4), -0.1)
+
+
+@pytest.mark.parametrize("modifier", [zoneout, recurrent_dropout])
+def test_a_projected_lstm_is_not_wrapped(modifier):
+    with pytest.raises(ConfigError, match="ProjectedLSTM cannot be wrapped"):
+        modifier(ProjectedLSTM(3, 4))

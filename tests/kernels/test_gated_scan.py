@@ -3,10 +3,11 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from catalogue import BUILDERS
-from unspool import GRU, LSTM, Elman, Recurrent
+from unspool import GRU, LSTM, Elman, ProjectedLSTM, Recurrent
 from unspool.errors import ShapeError
-from unspool.kernels import gated_scan
+from unspool.kernels import ScanInputs, gated_scan
 from unspool.kernels.gated_scan import _scan, _scan_backward
+from unspool.testing import TOLERANCES
 
 PEERS = {
     "lstm": (LSTM, torch.nn.LSTM),
@@ -15,6 +16,10 @@ PEERS = {
     "rnn_relu": (
         lambda i, h: Elman(i, h, activation=torch.relu),
         lambda i, h, **o: torch.nn.RNN(i, h, nonlinearity="relu", **o),
+    ),
+    "projected_lstm": (
+        lambda i, h: ProjectedLSTM(i, h, 4),
+        lambda i, h, **o: torch.nn.LSTM(i, h, proj_size=4, **o),
     ),
 }
 D = torch.float64
@@ -32,19 +37,29 @@ def _final(state):
     return state if isinstance(state, tuple) else (state,)
 
 
+@pytest.mark.parametrize("with_state", [False, True], ids=["from_zero", "from_a_state"])
+@pytest.mark.parametrize("dtype", [D, torch.float32])
 @pytest.mark.parametrize("name", PEERS)
-def test_outputs_states_and_gradients_are_those_of_torch_nn(name):
+def test_outputs_states_and_gradients_are_those_of_torch_nn(name, dtype, with_state):
     ours, theirs = _pair(name)
-    x = torch.randn(11, 3, 5, dtype=D, requires_grad=True)
-    output, state = Recurrent(ours)(x)
-    expected, final = theirs(x)
-    torch.testing.assert_close(output, expected)
-    torch.testing.assert_close(tuple(state), tuple(s[0] for s in _final(final)))
-    g = torch.randn_like(output)
-    mine = torch.autograd.grad(output, (x, *ours.parameters()), g)
+    ours, theirs = ours.to(dtype), theirs.to(dtype)
+    x = torch.randn(11, 3, 5, dtype=dtype, requires_grad=True)
+    given = [torch.rand(3, size, dtype=dtype, requires_grad=True) for size in ours.state_sizes]
+    stacked = [s.unsqueeze(0) for s in given]
+    output, state = Recurrent(ours)(x, ours.state_type(*given) if with_state else None)
+    expected, final = theirs(x, (tuple(stacked) if len(stacked) > 1 else stacked[0]) if with_state else None)
     named = {n.removesuffix("_l0"): p for n, p in theirs.named_parameters()}
-    wanted = torch.autograd.grad(expected, (x, *(named[n] for n, _ in ours.named_parameters())), g)
-    torch.testing.assert_close(mine, wanted)
+    inputs = [x, *(given if with_state else ())]
+    cotangents = [torch.randn_like(t) for t in (output, *state)]
+    wanted_final = [s[0] for s in _final(final)]
+    mine = torch.autograd.grad((output, *state), (*inputs, *ours.parameters()), cotangents)
+    wanted = torch.autograd.grad(
+        (expected, *wanted_final), (*inputs, *(named[n] for n, _ in ours.named_parameters())), cotangents
+    )
+    absolute, relative = TOLERANCES[dtype]
+    torch.testing.assert_close(
+        (output, *state, *mine), (expected, *wanted_final, *wanted), atol=absolute, rtol=relative
+    )
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -69,32 +84,46 @@ def test_reading_backwards_gives_torchs_second_direction(name):
     output, _ = Recurrent(ours, reverse=True)(x, lengths=lengths)
     expected, _ = pad_packed_sequence(theirs(pack_padded_sequence(x, lengths, enforce_sorted=False))[0])
     for b, length in enumerate(lengths):
-        torch.testing.assert_close(output[:length, b], expected[:length, b, 7:])
+        torch.testing.assert_close(output[:length, b], expected[:length, b, output.shape[-1] :])
 
 
+def _operands(name, dtype, with_lengths):
+    """A cell's programs, and tensors of one short pass with all that the cell and the scan can take."""
+    cell = BUILDERS[name](3, 4).to(dtype)
+    noise, batch = cell.draw_noise(2, 2), 2
+    weights = [None if w is None else w.detach().requires_grad_() for w in cell.weights()]
+    weight_ih, bias_ih, weight_hh, bias_hh, vectors = weights
+    state = torch.rand(len(cell.state_type._fields), batch, 4, dtype=dtype, requires_grad=True)
+    inputs = ScanInputs(
+        torch.randn(2, batch, 3, dtype=dtype, requires_grad=True), weight_ih, bias_ih, weight_hh, bias_hh, state, vectors,
+        noise.steps, noise.sequences, noise.recurrent_mask, torch.tensor([2, 1]) if with_lengths else None,
+        torch.tensor([[False, True], [True, False]]),
+        torch.zeros_like(state, requires_grad=True),
+    )  # fmt: skip
+    return cell.programs(noise), inputs
+
+
+QUICK_CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
+
+
+def _check_operators(name, dtype, with_lengths, backward_checks):
+    programs, inputs = _operands(name, dtype, with_lengths)
+    torch.library.opcheck(_scan, (*programs, False, False, True, *inputs))
+    *states, buffer = (t.detach() for t in _scan(*programs, False, False, True, *inputs))
+    states = [s.requires_grad_() for s in states]
+    cotangents = [torch.randn_like(s, requires_grad=True) for s in states]
+    arguments = (cotangents, states, buffer, *programs, False, False, *inputs)
+    torch.library.opcheck(_scan_backward, arguments, test_utils=backward_checks)
+
+
+@pytest.mark.parametrize(("dtype", "with_lengths"), [(D, True), (torch.float32, True), (torch.float32, False)])
 @pytest.mark.parametrize("name", ["lstm", "gru", "peephole_lstm", "dropout_gru", "zoneout_lstm", "dropout_indrnn"])
-def test_the_operators_pass_torchs_own_checks(name):
-    cell = BUILDERS[name](3, 4).double()
-    noise, weights, batch = cell.draw_noise(5, 2), cell.weights(), 2
-    vectors = None if weights.vectors is None else weights.vectors.detach().requires_grad_()
-    x = cell.project(torch.randn(5, batch, 3, dtype=D), weights).detach().requires_grad_()
-    state = torch.randn(len(cell.state_type._fields), batch, 4, dtype=D, requires_grad=True)
-    masks = (noise.recurrent_mask, torch.tensor([5, 3]), torch.rand(5, batch) < 0.3, torch.zeros_like(state))
-    inputs = (
-        x,
-        weights.weight_hh,
-        weights.bias_hh,
-        state,
-        vectors,
-        noise.steps,
-        noise.sequences,
-        *masks,
-        False,
-    )
-    programs = cell.programs(noise)
-    torch.library.opcheck(_scan, (programs.forward, programs.adjoint, *inputs))
-    states = _scan(programs.forward, programs.adjoint, *inputs).detach().requires_grad_()
-    torch.library.opcheck(_scan_backward, (torch.randn_like(states), states, programs.adjoint, *inputs))
+def test_the_operators_pass_torchs_own_checks(name, dtype, with_lengths):
+    _check_operators(name, dtype, with_lengths, QUICK_CHECKS)
+
+
+def test_the_gradients_own_gradient_can_be_compiled():
+    _check_operators("dropout_indrnn", torch.float32, True, (*QUICK_CHECKS, "test_aot_dispatch_dynamic"))
 
 
 @pytest.mark.parametrize(("num_steps", "batch_size"), [(0, 2), (3, 0), (0, 0), (1, 1)])
@@ -141,6 +170,7 @@ def test_states_of_all_steps_are_differentiable_outputs():
     ("change", "message"),
     [
         ({"x": torch.zeros(5, 2, 13)}, "x must be \\[5, 2, 16\\]"),
+        ({"weight_ih": torch.zeros(12, 16)}, "weight_ih must be \\[16, 16\\]"),
         ({"weight_hh": torch.zeros(16, 3)}, "weight_hh must be \\[16, 4\\]"),
         ({"weight_hh": None}, "weight_hh must be \\[16, 4\\]"),
         ({"initial_state": torch.zeros(1, 2, 4)}, "initial_state must be \\[2, 2, 4\\]"),
@@ -148,10 +178,43 @@ def test_states_of_all_steps_are_differentiable_outputs():
     ],
 )
 def test_tensors_that_do_not_fit_are_named(change, message):
-    arguments = {"x": torch.zeros(5, 2, 16), "weight_hh": torch.zeros(16, 4), "bias_hh": None}
-    arguments |= {"initial_state": torch.zeros(2, 2, 4)} | change
+    arguments = {"weight_ih": None, "bias_ih": None, "bias_hh": None, "x": torch.zeros(5, 2, 16)}
+    arguments |= {"weight_hh": torch.zeros(16, 4), "initial_state": torch.zeros(2, 2, 4)} | change
     with pytest.raises(ShapeError, match=message):
-        gated_scan(LSTM(3, 4).programs(), **arguments)
+        gated_scan(LSTM(3, 4).programs(), ScanInputs(**arguments))
+
+
+@pytest.mark.parametrize("with_lengths", [False, True], ids=["whole", "lengths"])
+def test_a_compiled_layer_gives_the_numbers_of_an_eager_one(with_lengths):
+    layer, x = Recurrent(LSTM(3, 4)), torch.randn(5, 2, 3, requires_grad=True)
+    lengths = torch.tensor([5, 3]) if with_lengths else None
+
+    def run(layer):
+        output, state = layer(x, lengths=lengths)
+        gradients = torch.autograd.grad(output.sin().sum() + state.c.sum(), (x, *layer.parameters()))
+        return output, *state, *gradients
+
+    torch._dynamo.reset()
+    torch.testing.assert_close(run(torch.compile(layer, fullgraph=True, backend="aot_eager")), run(layer))
+
+
+@pytest.mark.parametrize("dtype", [D, torch.float32])
+def test_functional_gradients_are_those_of_backward(dtype):
+    layer, x = Recurrent(LSTM(3, 4)).to(dtype), torch.randn(5, 2, 3, dtype=dtype)
+    parameters = dict(layer.named_parameters())
+
+    def loss(parameters, x):
+        return torch.func.functional_call(layer, parameters, (x,)).output.sin().sum()
+
+    found = torch.func.grad(loss)(parameters, x)
+    wanted = torch.autograd.grad(loss(parameters, x), list(parameters.values()))
+    torch.testing.assert_close(tuple(found.values()), wanted)
+
+
+def test_a_vectorized_map_gives_each_batch_its_own_gradients():
+    layer, x = Recurrent(LSTM(3, 4)).double(), torch.randn(3, 5, 2, 3, dtype=D)
+    gradient = torch.func.grad(lambda x: layer(x).output.sin().sum())
+    torch.testing.assert_close(torch.func.vmap(gradient)(x), torch.stack([gradient(one) for one in x]))
 
 
 def test_tracing_does_not_depend_on_what_surrounds_the_first_call():

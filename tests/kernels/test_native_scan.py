@@ -58,7 +58,12 @@ def _compare(cell, sizes, reverse=False, with_lengths=False, with_resets=False, 
         finite = value[value.isfinite()]
         scale = max(1.0, float(finite.abs().max())) if len(finite) else 1.0
         torch.testing.assert_close(
-            found[name].double(), value, atol=absolute * scale, rtol=relative, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}"
+            found[name].double(),
+            value,
+            atol=absolute * scale,
+            rtol=relative,
+            equal_nan=True,
+            msg=lambda m, n=name: f"{n}: {m}",
         )
 
 
@@ -152,7 +157,9 @@ def test_memory_beyond_the_lengths_is_never_read():
     x.requires_grad_()
     output, state = layer(x, lengths=lengths)
     output.sum().backward()
-    assert all(t.isfinite().all() for t in (output, *state_tensors(state), x.grad, *(p.grad for p in layer.parameters())))
+    assert all(
+        t.isfinite().all() for t in (output, *state_tensors(state), x.grad, *(p.grad for p in layer.parameters()))
+    )
 
 
 def test_what_the_engine_refuses_is_said():

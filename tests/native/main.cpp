@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "simd.h"
+#include "stream_test.h"
 
 namespace {
 
@@ -108,6 +109,7 @@ int main() {
   test_sum_lanes();
   test_to_bfloat16();
   test_dot_bfloat16();
+  stream_test::test();
   if (failures()) std::fprintf(stderr, "%d checks failed\n", failures());
   return failures() ? 1 : 0;
 }

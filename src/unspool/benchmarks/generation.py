@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from unspool.benchmarks.contenders import to_numpy
 from unspool.benchmarks.floors import step_floor
 from unspool.benchmarks.streaming import layer_weights
 from unspool.models import LanguageModel
-from unspool.search import Sampling, sample
+from unspool.models import Writer as OurWriter
+from unspool.search import Sampling
 
 _VOCABULARY_SIZE, _EMBEDDING_SIZE, _HIDDEN_SIZE, _NUM_LAYERS = 100, 128, 512, 2
 _BATCH_SIZES = (1, 16)
@@ -56,14 +56,14 @@ def generation(context: Context) -> Iterator[Plan]:
 
 
 def our_writer(model: LanguageModel, batch_size: int, temperature: float) -> Writer:
-    """The fastest way that we have to write; to be swapped when there is a faster one."""
-    with torch.inference_mode():
-        logits, state = model.step(torch.zeros(batch_size, dtype=torch.long), model.initial_state(batch_size))
-    symbols = sample(model, state, logits, Sampling(temperature), torch.Generator().manual_seed(0))
+    """A writer that begins with the symbol 0."""
+    writer, last = OurWriter(model, batch_size), torch.zeros(batch_size, dtype=torch.long)
 
     def write(length: int) -> Tensor:
-        with torch.inference_mode():
-            return torch.stack(list(islice(symbols, length)))
+        nonlocal last
+        written = writer.write(last, length, Sampling(temperature))
+        last = written[-1]
+        return written
 
     return write
 

@@ -13,6 +13,7 @@ from unspool.cells.lstm import LSTM, LSTMState
 from unspool.cells.mingru import MinGRU
 from unspool.cells.minlstm import MinLSTM
 from unspool.cells.peephole_lstm import PeepholeLSTM
+from unspool.cells.projected_lstm import ProjectedLSTM, ProjectedState
 from unspool.cells.recurrent_dropout import LinearRecurrentDropout, RecurrentDropout, recurrent_dropout
 from unspool.cells.slstm import SLSTM, SLSTMState
 from unspool.cells.zoneout import LinearZoneout, Zoneout, zoneout
@@ -25,6 +26,7 @@ CELLS: dict[str, type[Cell]] = {
     "peephole_lstm": PeepholeLSTM,
     "coupled_lstm": CoupledLSTM,
     "layer_norm_lstm": LayerNormLSTM,
+    "projected_lstm": ProjectedLSTM,
     "indrnn": IndRNN,
     "mingru": MinGRU,
     "minlstm": MinLSTM,
@@ -75,6 +77,8 @@ __all__ = [
     "MinGRU",
     "MinLSTM",
     "PeepholeLSTM",
+    "ProjectedLSTM",
+    "ProjectedState",
     "RecurrentDropout",
     "SLSTMState",
     "Zoneout",

@@ -5,15 +5,17 @@ product, exact backpropagation through time, streaming) is inherited. See docs/a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from unspool import initializers
-from unspool.errors import ShapeError
+from unspool.errors import LoweringError, ShapeError
 from unspool.kernels import CellPrograms, ScanInputs, Signature, fold, gated_scan, linear_scan, trace, trace_adjoint
+from unspool.kernels.dispatch import warn_slow
+from unspool.kernels.explanation import explain_scan, note
 from unspool.types import Bool, Float, Int, Noise
 
 Gates: TypeAlias = tuple[Tensor, ...]
@@ -34,6 +36,7 @@ class CellWeights(NamedTuple):
     weight_hh: Float[Tensor, "GH H"] | None
     bias_hh: Float[Tensor, " GH"] | None
     vectors: Float[Tensor, "P H"] | None
+    matrices: tuple[Tensor, ...] = ()  # what else the `unroll` of a cell reads
 
 
 class Cell(nn.Module, ABC):
@@ -64,6 +67,11 @@ class Cell(nn.Module, ABC):
         """Features of one output."""
         return self.hidden_size
 
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """Features of each state."""
+        return (self.hidden_size,) * len(self.state_type._fields)
+
     @abstractmethod
     def weights(self) -> CellWeights:
         """The tensors that one pass works with."""
@@ -88,6 +96,18 @@ class Cell(nn.Module, ABC):
     def draw_noise(self, num_steps: int, batch_size: int) -> Noise:
         """What is random in one pass of a cell in training mode; nothing, unless a subclass says so."""
         return Noise()
+
+    def step_program(self) -> str:
+        """One step without noise as a program, from the products of `step_weights`; what a stream runs.
+
+        Raises:
+            LoweringError: the equations cannot become a program.
+        """
+        raise LoweringError(f"{type(self).__name__} has no program of one step")
+
+    def step_weights(self) -> CellWeights:
+        """The weights that `step_program` takes."""
+        return self.weights()
 
     def initial_state(self, batch_size: int) -> Any:
         """The state before the first step: zeros."""
@@ -122,6 +142,7 @@ class GatedCell(Cell):
         recurrent_product: False for a cell that has no weight_hh.
         linear_projection: False for a cell whose own `project` does more than ``W_ih x + b_ih``.
         reference_only: True for equations that cannot become a program; they run step by step in Python.
+        modifiable: False for a cell that zoneout and recurrent dropout cannot wrap.
     """
 
     gates: ClassVar[tuple[str, ...]]
@@ -129,6 +150,7 @@ class GatedCell(Cell):
     recurrent_product: ClassVar[bool] = True
     linear_projection: ClassVar[bool] = True
     reference_only: ClassVar[bool] = False
+    modifiable: ClassVar[bool] = True
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
         super().__init__(input_size, hidden_size)
@@ -179,14 +201,36 @@ class GatedCell(Cell):
         Raises:
             LoweringError: the equations cannot become a program.
         """
-        signature = self.signature(noise)
-        key = (signature, *(_settings(module) for module in self.modules()))
-        if key not in _PROGRAMS:
-            name = f"{type(self).__name__}.pointwise"
-            forward = trace(self._grouped, signature, name)
-            adjoint = trace_adjoint(self._grouped, signature, name)
-            _PROGRAMS[key] = CellPrograms(forward.text, adjoint.text)
-        return _PROGRAMS[key]
+        return _trace_cell(self, *self.signature(noise))
+
+    def projection_vectors(self) -> Float[Tensor, "Q H"] | None:
+        """What `finish_projection` takes; None for a cell without one."""
+        return None
+
+    def finish_projection(self, products: Gates, vectors: Gates) -> Gates:
+        """What the cell's own `project` does to ``W_ih x``, so that a stream may run it; only with `projection_vectors`."""
+        raise NotImplementedError
+
+    def step_program(self) -> str:
+        if self.linear_projection:
+            return self.programs().forward
+        extra = self.projection_vectors()
+        if extra is None:
+            raise LoweringError(f"{type(self).__name__} has an input projection of its own")
+        signature = self.signature()
+        signature = signature._replace(vectors=signature.vectors + len(extra))
+        return _trace_step(self, self._finished_step, signature)
+
+    def step_weights(self) -> CellWeights:
+        weights, extra = self.weights(), self.projection_vectors()
+        if self.linear_projection or extra is None:
+            return weights
+        vectors = extra if weights.vectors is None else torch.cat([weights.vectors, extra])
+        return weights._replace(bias_ih=None, vectors=vectors)
+
+    def _finished_step(self, x: Gates, h: Gates, state: Gates, vectors: Gates, *none: Gates) -> Any:
+        own = len(self.vectors)
+        return self._grouped(self.finish_projection(x, vectors[own:]), h, state, vectors[:own])
 
     def unroll(
         self,
@@ -217,6 +261,9 @@ class GatedCell(Cell):
         )
         narrow = torch.is_autocast_enabled(x.device.type)
         if self.reference_only:
+            reason = f"{type(self).__name__} says reference_only"
+            warn_slow(inputs, reason, "docs/add-a-cell.md says what can be traced")
+            note(lambda: explain_scan(None, inputs, reason))
             return self.state_type(*fold(self._grouped, inputs, reverse=reverse, narrow=narrow))
         return self.state_type(*gated_scan(self.programs(noise), inputs, reverse=reverse, narrow=narrow))
 
@@ -278,6 +325,13 @@ class LinearCell(Cell):
         """`coefficients` under what was drawn in this pass; a modifier's place."""
         return self.coefficients(x)
 
+    def step_program(self) -> str:
+        return _trace_step(self, self._one_step, Signature(len(self.gates), 0, 1))
+
+    def _one_step(self, x: Gates, _: Gates, state: Gates, *none: Gates) -> Gates:
+        a, b = self.noisy_coefficients(x, Noise())
+        return (a * state[0] + b,)
+
     def unroll(
         self,
         x: Float[Tensor, "T B I"],
@@ -305,7 +359,28 @@ class LinearCell(Cell):
 _PROGRAMS: dict[Any, CellPrograms] = {}
 """Traced programs of all cells, by their class and settings: tracing takes tenths of a second, and layers share it."""
 
+_STEP_PROGRAMS: dict[Any, str] = {}
+
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+@torch.compiler.assume_constant_result  # torch.compile does not look inside, and takes the programs as they are now
+def _trace_cell(cell: GatedCell, *counts: int) -> CellPrograms:
+    signature = Signature(*counts)
+    key = (signature, *(_settings(module) for module in cell.modules()))
+    if key not in _PROGRAMS:
+        name = f"{type(cell).__name__}.pointwise"
+        forward = trace(cell._grouped, signature, name)
+        adjoint = trace_adjoint(cell._grouped, signature, name)
+        _PROGRAMS[key] = CellPrograms(forward.text, adjoint.text)
+    return _PROGRAMS[key]
+
+
+def _trace_step(cell: Cell, step: Callable[..., Any], signature: Signature) -> str:
+    key = tuple(_settings(module) for module in cell.modules())
+    if key not in _STEP_PROGRAMS:
+        _STEP_PROGRAMS[key] = trace(step, signature, type(cell).__name__).text
+    return _STEP_PROGRAMS[key]
 
 
 def _settings(module: nn.Module) -> tuple[Any, ...]:

@@ -52,6 +52,14 @@ class LayerNormLSTM(GatedCell):
         gates = _normalize(products).flatten(-2) * self.gain_ih
         return gates if weights.bias_ih is None else gates + weights.bias_ih
 
+    def projection_vectors(self) -> Float[Tensor, "8 H"]:
+        bias = torch.zeros_like(self.gain_ih) if self.bias_ih is None else self.bias_ih
+        return torch.cat([self.gain_ih, bias]).view(-1, self.hidden_size)
+
+    def finish_projection(self, products: Gates, vectors: Gates) -> Gates:
+        gains, biases = vectors[: len(products)], vectors[len(products) :]
+        return tuple(g * _normalize(a) + b for a, g, b in zip(products, gains, biases, strict=True))
+
     def pointwise(self, x: Gates, h: Gates, state: LSTMState, vectors: Gates) -> LSTMState:
         *gains, gain_c, bias_c = vectors
         i, f, g, o = (x_gate + gain * _normalize(h_gate) for x_gate, h_gate, gain in zip(x, h, gains, strict=True))

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unspool.cells.base import Cell, CellWeights, GatedCell, LinearCell
+from unspool.cells.base import Cell, CellWeights, GatedCell, Gates, LinearCell
 from unspool.errors import ConfigError
 from unspool.types import Noise
 
@@ -13,6 +13,8 @@ class GatedModifier(GatedCell):
     """A gated cell around another; a subclass changes `pointwise`, `draw_noise` or both."""
 
     def __init__(self, cell: GatedCell):
+        if not cell.modifiable:
+            raise ConfigError(f"{type(self).__name__}: {type(cell).__name__} cannot be wrapped; see its docstring.")
         Cell.__init__(self, cell.input_size, cell.hidden_size)
         self.cell = cell
         self.gates, self.vectors, self.state_type = cell.gates, cell.vectors, cell.state_type  # type: ignore[misc]
@@ -30,6 +32,12 @@ class GatedModifier(GatedCell):
 
     def project(self, x: Tensor, weights: CellWeights) -> Tensor:
         return self.cell.project(x, weights)
+
+    def projection_vectors(self) -> Tensor | None:
+        return self.cell.projection_vectors()
+
+    def finish_projection(self, products: Gates, vectors: Gates) -> Gates:
+        return self.cell.finish_projection(products, vectors)
 
     def initial_state(self, batch_size: int) -> Any:
         return self.cell.initial_state(batch_size)

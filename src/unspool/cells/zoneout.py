@@ -82,7 +82,8 @@ class LinearZoneout(LinearModifier):
         return noise._replace(steps=kept if noise.steps is None else torch.cat([noise.steps, kept]))
 
     def noisy_coefficients(self, x: Sequence[Tensor], noise: Noise) -> tuple[Tensor, Tensor]:
-        inner, kept = noise, torch.as_tensor(self.hidden, dtype=x[0].dtype)
+        inner = noise
+        kept: Tensor | float = self.hidden
         if self.training:
             assert noise.steps is not None
             kept, rest = noise.steps[-1], noise.steps[:-1]

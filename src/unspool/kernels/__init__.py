@@ -1,6 +1,8 @@
 """The engine: programs traced from equations, and the two scans that run them over time."""
 
+from unspool.kernels.cross_entropy import linear_cross_entropy
 from unspool.kernels.encoding import OPERATIONS_IN_ORDER, EncodedProgram, encode
+from unspool.kernels.explanation import Explanation, ProgramSizes, explain_scan
 from unspool.kernels.fold import fold, fold_adjoint, run_program
 from unspool.kernels.gated_scan import gated_scan
 from unspool.kernels.linear_scan import fold_linear, linear_scan
@@ -14,20 +16,24 @@ __all__ = [
     "OPERATIONS_IN_ORDER",
     "CellPrograms",
     "EncodedProgram",
+    "Explanation",
     "Instruction",
     "Program",
     "ProgramBuilder",
+    "ProgramSizes",
     "ScanInputs",
     "Signature",
     "TrainingPlan",
     "active_steps",
     "clear_padding",
     "encode",
+    "explain_scan",
     "fold",
     "fold_adjoint",
     "fold_linear",
     "gated_scan",
     "hoist",
+    "linear_cross_entropy",
     "linear_scan",
     "parse",
     "plan_training",

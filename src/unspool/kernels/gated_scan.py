@@ -9,10 +9,10 @@ For every step t, in the direction of the scan::
     state      = state where t < lengths, else previous
 
 Two paths compute it: the native engine (`unspool.kernels.native_scan`) in float32 on a CPU, and plain PyTorch
-(`unspool.kernels.fold`) for everything else; `unspool.kernels.explain` says which and why. Called from ordinary eager code
-the scan is an `autograd.Function`; under torch.compile, torch.export and the transforms of torch.func it is a pair of
-`torch.library` operators with schema, fake and autograd. Derivatives of any order are exact: those of the gradient are
-autograd over the adjoint's own loop.
+(`unspool.kernels.fold`) for everything else. Called from ordinary eager code the scan is an `autograd.Function`; under
+torch.compile and torch.export it is a pair of `torch.library` operators with schema, fake and autograd; under the
+transforms of torch.func (grad, vmap, jvp) it is the plain loop. Derivatives of any order are exact: those of the gradient
+are autograd over the adjoint's own loop.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,11 @@ from torch import Tensor
 
 from unspool.errors import ShapeError
 from unspool.kernels import native_scan
+from unspool.kernels.dispatch import is_eager, is_transformed, warn_slow
+from unspool.kernels.explanation import explain_scan, note
 from unspool.kernels.fold import fold, fold_adjoint, run_program
 from unspool.kernels.masks import reset_within
-from unspool.kernels.program import Program, parse
+from unspool.kernels.program import parse
 from unspool.kernels.scan_inputs import DIFFERENTIABLE, ScanInputs, place_gradients
 from unspool.kernels.tracing import CellPrograms
 
@@ -47,7 +49,7 @@ def gated_scan(
     Raises:
         ShapeError: sizes do not fit together.
     """
-    _check(parse(programs.forward), inputs)
+    _check(_counts(programs.forward), inputs)
     if inputs.recurrent_mask is not None and inputs.recurrent_mask.requires_grad:
         raise ShapeError("gated_scan: recurrent_mask is not differentiable; detach it.")
     reset = reset_within(inputs.reset, inputs.lengths)
@@ -57,30 +59,33 @@ def gated_scan(
         inputs = inputs._replace(reset=reset, reset_state=torch.zeros_like(inputs.initial_state))
     else:
         inputs = inputs._replace(reset=reset)
-    if _is_eager(inputs):
-        return _EagerScan.apply(programs, reverse, narrow, *inputs)
+    if is_transformed():
+        return tuple(fold(run_program(parse(programs.forward)), inputs, reverse=reverse, narrow=narrow))
+    note(lambda: explain_scan(programs, inputs))
     training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+    if is_eager(inputs):
+        return _EagerScan.apply(programs, reverse, narrow, training, *inputs)
     return tuple(_scan(*programs, reverse, narrow, training, *inputs)[:-1])
 
 
-def _is_eager(inputs: ScanInputs) -> bool:
-    """Whether the call comes from plain code on plain tensors: no compiler, mode or transform has to see an operator."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
-        return False
-    return all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in inputs)
+@torch.compiler.assume_constant_result  # torch.compile does not look inside
+def _counts(program: str) -> tuple[int, ...]:
+    """How many inputs of each group a program takes."""
+    return tuple(parse(program).size(group) for group in "xhsvnq")
 
 
-def _check(program: Program, inputs: ScanInputs) -> None:
+def _check(counts: tuple[int, ...], inputs: ScanInputs) -> None:
     (_, batch_size, hidden_size), num_steps = inputs.initial_state.shape, len(inputs.x)
-    rows = program.size("x") * hidden_size
+    x, h, states, vectors, steps, sequences = counts
+    rows = x * hidden_size
     features = rows if inputs.weight_ih is None else inputs.weight_ih.shape[-1]
     wanted: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
         ("x", inputs.x, (num_steps, batch_size, features)),
-        ("weight_hh", inputs.weight_hh, (program.size("h") * hidden_size, hidden_size)),
-        ("initial_state", inputs.initial_state, (program.size("s"), batch_size, hidden_size)),
-        ("vectors", inputs.vectors, (program.size("v"), hidden_size)),
-        ("steps", inputs.steps, (program.size("n"), num_steps, batch_size, hidden_size)),
-        ("sequences", inputs.sequences, (program.size("q"), batch_size, hidden_size)),
+        ("weight_hh", inputs.weight_hh, (h * hidden_size, hidden_size)),
+        ("initial_state", inputs.initial_state, (states, batch_size, hidden_size)),
+        ("vectors", inputs.vectors, (vectors, hidden_size)),
+        ("steps", inputs.steps, (steps, num_steps, batch_size, hidden_size)),
+        ("sequences", inputs.sequences, (sequences, batch_size, hidden_size)),
     ]
     if inputs.weight_ih is not None:
         wanted.append(("weight_ih", inputs.weight_ih, (rows, features)))
@@ -94,8 +99,10 @@ def _forward(
     forward: str, adjoint: str, reverse: bool, narrow: bool, training: bool, inputs: ScanInputs
 ) -> tuple[list[Tensor], Tensor]:
     """The states, and what the native backward pass reads; an empty tensor where there is no such pass."""
-    if native_scan.refusal(inputs) is None:
+    reason = native_scan.refusal(inputs)
+    if reason is None:
         return native_scan.run_forward(forward, adjoint, inputs, reverse, narrow, training)
+    warn_slow(inputs, reason)
     states = fold(run_program(parse(forward)), inputs, reverse=reverse, narrow=narrow)
     return states, inputs.x.new_empty(0)
 
@@ -104,9 +111,10 @@ class _EagerScan(torch.autograd.Function):
     """The scan in ordinary eager code. The native backward pass writes over what the forward pass had saved for it."""
 
     @staticmethod
-    def forward(ctx: Any, programs: CellPrograms, reverse: bool, narrow: bool, *tensors: Tensor | None) -> Any:
+    def forward(
+        ctx: Any, programs: CellPrograms, reverse: bool, narrow: bool, training: bool, *tensors: Tensor | None
+    ) -> Any:
         inputs = ScanInputs(*tensors)  # type: ignore[arg-type]
-        training = any(ctx.needs_input_grad)
         states, buffer = _forward(*programs, reverse, narrow, training, inputs)
         if training:
             ctx.programs, ctx.reverse, ctx.narrow, ctx.consumed = programs, reverse, narrow, False
@@ -124,13 +132,15 @@ class _EagerScan(torch.autograd.Function):
                 grad_states, states, ctx.programs.adjoint, inputs, ctx.reverse, ctx.narrow
             )
         else:
+            forward, adjoint = ctx.programs
             if ctx.consumed:
-                _, buffer = _forward(*ctx.programs, ctx.reverse, ctx.narrow, True, inputs)
+                _, buffer = _forward(forward, adjoint, ctx.reverse, ctx.narrow, True, inputs)
             ctx.consumed = True
+            needed = ctx.needs_input_grad[4:]
             gradients = native_scan.run_backward(
-                *ctx.programs, grad_states, states, buffer, inputs, ctx.reverse, ctx.narrow, ctx.needs_input_grad[3:]
+                forward, adjoint, grad_states, states, buffer, inputs, ctx.reverse, ctx.narrow, needed
             )
-        return (None, None, None, *place_gradients(gradients, inputs))
+        return (None, None, None, None, *place_gradients(gradients, inputs))
 
 
 @torch.library.custom_op("unspool::gated_scan", mutates_args=())
@@ -159,6 +169,8 @@ def _scan(
         reset, reset_state,
     )  # fmt: skip
     states, buffer = _forward(forward, adjoint, reverse, narrow, training, inputs)
+    if len(buffer):  # an operator's result is its arguments' alone, unwritten memory is not
+        buffer[:, native_scan.compile_programs(forward, adjoint).saved :] = 0
     return [*states, buffer]
 
 
@@ -166,7 +178,7 @@ def _scan(
 def _scan_fake(forward, adjoint, reverse, narrow, training, *tensors):  # type: ignore[no-untyped-def]
     inputs = ScanInputs(*tensors)
     count, batch_size, hidden_size = inputs.initial_state.shape
-    rows = (0,)
+    rows: tuple[Any, ...] = (0,)
     if training and native_scan.refusal(inputs) is None:
         # with lengths, how many rows are real is known only when the scan runs
         real = len(inputs.x) * batch_size if inputs.lengths is None else torch.library.get_ctx().new_dynamic_size()
@@ -202,11 +214,16 @@ def _scan_backward(
         x, weight_ih, bias_ih, weight_hh, bias_hh, initial_state, vectors, steps, sequences, recurrent_mask, lengths,
         reset, reset_state,
     )  # fmt: skip
-    if not len(buffer):
-        return fold_adjoint(grad_states, states, adjoint, inputs, reverse, narrow)
-    return native_scan.run_backward(
-        forward, adjoint, grad_states, states, buffer.clone(), inputs, reverse, narrow, [True] * len(inputs)
-    )
+    if len(buffer):
+        gradients: Sequence[Tensor | None] = native_scan.run_backward(
+            forward, adjoint, grad_states, states, buffer.clone(), inputs, reverse, narrow, [True] * len(inputs)
+        )
+    else:
+        gradients = fold_adjoint(grad_states, states, adjoint, inputs, reverse, narrow)
+    # an operator returns no None and no tensor twice
+    return [
+        x.new_empty(0) if g is None or inputs[i] is None else g for i, g in zip(DIFFERENTIABLE, gradients, strict=True)
+    ]
 
 
 @_scan_backward.register_fake

@@ -10,6 +10,8 @@ import torch  # noqa: F401  (before _native, so that the OpenMP library which to
 
 from unspool.errors import ConfigError, did_you_mean
 
+__all__ = ["_native", "absence", "force_instruction_set", "instruction_set", "instruction_sets", "warn_absent"]
+
 _absent = ""
 try:
     import unspool.kernels._native as _native

@@ -17,6 +17,9 @@ from unspool.kernels.program import Program, parse
 from unspool.kernels.residuals import plan_training
 from unspool.kernels.scan_inputs import DIFFERENTIABLE, ScanInputs
 
+_REAL = tuple(i for i, name in enumerate(ScanInputs._fields) if name not in ("lengths", "reset"))
+_STEPS = DIFFERENTIABLE.index(ScanInputs._fields.index("steps"))
+
 
 class NativePrograms(NamedTuple):
     """Programs of one cell as the engine holds them.
@@ -28,6 +31,7 @@ class NativePrograms(NamedTuple):
         saved: how many values a step saves.
         h_slots: for each gate, the slot in a row of the buffer that its h-gradient goes to; its x-gradient goes to its own.
         slots: values [H] in a row of the buffer.
+        gates: G.
     """
 
     inference: Any
@@ -36,6 +40,7 @@ class NativePrograms(NamedTuple):
     saved: int
     h_slots: tuple[int, ...]
     slots: int
+    gates: int
 
 
 def refusal(inputs: ScanInputs) -> str | None:
@@ -44,9 +49,10 @@ def refusal(inputs: ScanInputs) -> str | None:
         return isa.absence()
     if inputs.x.device.type != "cpu":
         return f"the tensors are on {inputs.x.device}; the native engine runs on a CPU"
-    for name, tensor in zip(ScanInputs._fields, inputs, strict=True):
-        if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float32:
-            return f"{name} is {tensor.dtype}; the native engine computes in float32"
+    for place in _REAL:
+        tensor = inputs[place]
+        if tensor is not None and tensor.dtype != torch.float32:
+            return f"{ScanInputs._fields[place]} is {tensor.dtype}; the native engine computes in float32"
     return None
 
 
@@ -55,13 +61,15 @@ def run_forward(
 ) -> tuple[list[Tensor], Tensor]:
     """The states, and in training the buffer [real rows, slots, H] that the backward pass reads."""
     programs = compile_programs(forward, adjoint)
-    num_steps, batch_size = inputs.x.shape[:2]
-    hidden_size = inputs.initial_state.shape[-1]
-    states = [inputs.x.new_empty((num_steps, batch_size, hidden_size)) for _ in range(len(inputs.initial_state))]
+    num_steps, batch_size, _ = inputs.x.shape
+    num_states, _, hidden_size = inputs.initial_state.shape
+    states = [inputs.x.new_empty((num_steps, batch_size, hidden_size)) for _ in range(num_states)]
     rows = num_steps * batch_size if inputs.lengths is None else int(inputs.lengths.sum())
     buffer = inputs.x.new_empty((rows if training else 0, programs.slots, hidden_size))
-    scan = _scan(programs, forward, inputs, states, buffer, reverse, narrow)
-    scan.forward(programs.training if training else programs.inference)
+    inputs = _dense(inputs)
+    program = programs.training if training else programs.inference
+    sizes = _sizes(programs, inputs, training and rows > 0, reverse, narrow)
+    isa._native.scan_forward(program, sizes, _addresses((*inputs, buffer, *states)))
     return states, buffer
 
 
@@ -81,14 +89,19 @@ def run_backward(
     gradients: list[Tensor | None] = []
     for place in DIFFERENTIABLE:
         tensor = inputs[place]
-        wanted = tensor is not None and needed[place]
-        gradients.append(torch.empty_like(tensor, memory_format=torch.contiguous_format) if wanted else None)  # type: ignore[arg-type]
-    steps = gradients[DIFFERENTIABLE.index(ScanInputs._fields.index("steps"))]
+        gradients.append(tensor.new_empty(tensor.shape) if tensor is not None and needed[place] else None)
+    steps = gradients[_STEPS]
     if steps is not None and inputs.lengths is not None:
         steps.zero_()
+    inputs = _dense(inputs)
     given = [None if g is None else g.contiguous() for g in grad_states]
-    scan = _scan(programs, forward, inputs, states, buffer, reverse, narrow)
-    scan.backward(programs.backward, given, programs.h_slots, *gradients)
+    isa._native.scan_backward(
+        programs.backward,
+        _sizes(programs, inputs, True, reverse, narrow),
+        _addresses((*inputs, buffer, *states)),
+        programs.h_slots,
+        _addresses((*given, *gradients)),
+    )
     return gradients
 
 
@@ -111,12 +124,13 @@ def compile_programs(forward: str, adjoint: str) -> NativePrograms:
     back_in_place = {j: j for j in range(min(saved, gates + extra))}
     back_in_place |= {gates + extra + j: first_carry + j for j in range(num_states)}
     return NativePrograms(
-        inference=_to_engine(inference),
-        training=_to_engine(plan.forward, in_place),
-        backward=_to_engine(backward, back_in_place),
+        inference=to_engine(inference),
+        training=to_engine(plan.forward, in_place),
+        backward=to_engine(backward, back_in_place),
         saved=saved,
         h_slots=h_slots,
         slots=max(gates + extra, saved),
+        gates=gates,
     )
 
 
@@ -126,12 +140,17 @@ def _with_gate_gradients_once(
     """The backward program without h-gradients that are their gates' x-gradients, and where each h-gradient goes."""
     own = [place for place, twin in enumerate(same) if twin != place]
     slots = tuple(place if place not in own else gates + own.index(place) for place in range(len(same)))
-    x, h, rest = backward.outputs[:gates], backward.outputs[gates : gates + len(same)], backward.outputs[gates + len(same) :]
+    x, h, rest = (
+        backward.outputs[:gates],
+        backward.outputs[gates : gates + len(same)],
+        backward.outputs[gates + len(same) :],
+    )
     outputs = (*x, *(h[place] for place in own), *rest)
     return Program(backward.sizes, backward.instructions, outputs), slots
 
 
-def _to_engine(program: Program, aliases: dict[int, int] | None = None) -> Any:
+def to_engine(program: Program, aliases: dict[int, int] | None = None) -> Any:
+    """A program as the engine holds it; aliases as in `unspool.kernels.encoding.encode`."""
     encoded = encode(program, aliases)
     return isa._native.Program(
         encoded.code,
@@ -144,29 +163,22 @@ def _to_engine(program: Program, aliases: dict[int, int] | None = None) -> Any:
     )
 
 
-def _scan(
-    programs: NativePrograms,
-    forward: str,
-    inputs: ScanInputs,
-    states: Sequence[Tensor],
-    buffer: Tensor,
-    reverse: bool,
-    narrow: bool,
-) -> Any:
-    sizes = dict(parse(forward).sizes)
-    num_steps, batch_size, features = inputs.x.shape
-    tensors = [None if t is None else t.detach().contiguous() for t in inputs]
-    tensors[10] = None if inputs.lengths is None else inputs.lengths.long().contiguous()
-    counts = (sizes.get(group, 0) for group in "vnq")
-    saved = programs.saved if len(buffer) else 0
-    shape = (num_steps, batch_size, features, inputs.initial_state.shape[-1], sizes["x"], sizes["s"], *counts)
-    return isa._native.Scan(
-        (*shape, saved, programs.slots),
-        inputs.weight_hh is not None,
-        narrow,
-        reverse,
-        torch.get_num_threads(),
-        *tensors,
-        [s.detach() for s in states],
-        buffer,
-    )
+def _dense(inputs: ScanInputs) -> ScanInputs:
+    """The same tensors with their last axis first in memory, and lengths in 64 bits."""
+    if inputs.lengths is not None:
+        inputs = inputs._replace(lengths=inputs.lengths.long())
+    return ScanInputs(*(t if t is None or t.is_contiguous() else t.contiguous() for t in inputs))  # type: ignore[arg-type]
+
+
+def _addresses(tensors: Sequence[Tensor | None]) -> list[int]:
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+
+
+def _sizes(programs: NativePrograms, inputs: ScanInputs, saves: bool, reverse: bool, narrow: bool) -> list[int]:
+    num_states, _, hidden_size = inputs.initial_state.shape
+    counts = (0 if tensor is None else len(tensor) for tensor in (inputs.vectors, inputs.steps, inputs.sequences))
+    saved = programs.saved if saves else 0
+    return [
+        *inputs.x.shape, hidden_size, programs.gates, num_states, *counts, saved, programs.slots,
+        inputs.weight_hh is not None, narrow, reverse, torch.get_num_threads(),
+    ]  # fmt: skip

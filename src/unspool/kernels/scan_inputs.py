@@ -40,10 +40,18 @@ class ScanInputs(NamedTuple):
     reset_state: Tensor | None = None
 
 
-DIFFERENTIABLE = tuple(
-    ScanInputs._fields.index(name)
-    for name in ("x", "weight_ih", "bias_ih", "weight_hh", "bias_hh", "initial_state", "vectors", "steps", "sequences")
-) + (ScanInputs._fields.index("reset_state"),)
+_WITH_GRADIENTS = (
+    "x",
+    "weight_ih",
+    "bias_ih",
+    "weight_hh",
+    "bias_hh",
+    "initial_state",
+    "vectors",
+    "steps",
+    "sequences",
+)
+DIFFERENTIABLE = tuple(ScanInputs._fields.index(name) for name in (*_WITH_GRADIENTS, "reset_state"))
 """Places of the tensors that have gradients, in the order in which backward passes return them."""
 
 

@@ -3,8 +3,10 @@
 from unspool.layers.bidirectional import Bidirectional
 from unspool.layers.bptt import BPTT, CheckpointedBPTT, FullBPTT, TruncatedBPTT
 from unspool.layers.dropout import LockedDropout, WeightDrop, embed_with_dropout, weight_drop
+from unspool.layers.explain import explain
 from unspool.layers.recurrent import Layer, LayerOutput, Recurrent, Trajectory
 from unspool.layers.stack import Stack, stack_cells
+from unspool.layers.stream import Stream
 
 __all__ = [
     "BPTT",
@@ -16,10 +18,12 @@ __all__ = [
     "LockedDropout",
     "Recurrent",
     "Stack",
+    "Stream",
     "Trajectory",
     "TruncatedBPTT",
     "WeightDrop",
     "embed_with_dropout",
+    "explain",
     "stack_cells",
     "weight_drop",
 ]

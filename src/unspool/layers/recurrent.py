@@ -145,11 +145,10 @@ def _check_state(state: Any, cell: Cell, batch_size: int) -> None:
             f"Recurrent.forward: state must be a {cell.state_type.__name__} ({', '.join(fields)}), "
             f"got {type(state).__name__}; see the cell's initial_state."
         )
-    for tensor in state_tensors(state):
-        if tensor.shape != (batch_size, cell.hidden_size):
+    for name, size, tensor in zip(fields, cell.state_sizes, state_tensors(state), strict=True):
+        if tensor.shape != (batch_size, size):
             raise ShapeError(
-                f"Recurrent.forward: every tensor of state must be [{batch_size}, {cell.hidden_size}], "
-                f"got {list(tensor.shape)}."
+                f"Recurrent.forward: {name} of state must be [{batch_size}, {size}], got {list(tensor.shape)}."
             )
 
 

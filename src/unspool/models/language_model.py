@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from unspool.data.batching import IGNORED, StreamBatch
+from unspool.kernels import linear_cross_entropy
 from unspool.layers import LockedDropout, Stack, embed_with_dropout, weight_drop
 from unspool.types import Float, Int, Tensor
 
@@ -90,11 +92,13 @@ class LanguageModel(nn.Module):
         embedded = self.input_dropout(self.embed(batch.inputs))
         outputs, state = self.stack(embedded, state, reset=batch.reset)
         dropped = self.output_dropout(outputs)
-        nats = nn.functional.cross_entropy(
-            self.logits(dropped).to(outputs.dtype).flatten(0, 1),
+        nats = linear_cross_entropy(
+            self.bridge(dropped).to(outputs.dtype).flatten(0, 1),
+            self.softmax.weight,
+            self.softmax.bias,
             batch.targets.flatten(),
             ignore_index=IGNORED,
-            reduction="sum",
+            narrow=torch.is_autocast_enabled(outputs.device.type),
         )
         penalty = nats.new_zeros(())
         if self.training and self.activation_penalty:

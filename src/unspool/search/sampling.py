@@ -85,11 +85,18 @@ def sample(
     Yields:
         The next symbol of each row.
     """
-    banned = torch.tensor(list(forbidden), dtype=torch.long, device=logits.device)
     while True:
-        if len(banned):
-            logits = logits.index_fill(-1, banned, -torch.inf)
-        probabilities = filter_logits(logits, sampling).softmax(-1)
-        tokens = torch.multinomial(probabilities.cpu(), 1, generator=generator).squeeze(-1).to(logits.device)
+        tokens = draw(logits, sampling, generator, forbidden)
         yield tokens
         logits, state = model.step(tokens, state)
+
+
+def draw(
+    logits: Float[Tensor, "B V"], sampling: Sampling, generator: torch.Generator, forbidden: Sequence[int] = ()
+) -> Int[Tensor, " B"]:
+    """One symbol of each row; arguments as in `sample`."""
+    if forbidden:
+        banned = torch.tensor(list(forbidden), dtype=torch.long, device=logits.device)
+        logits = logits.index_fill(-1, banned, -torch.inf)
+    probabilities = filter_logits(logits, sampling).softmax(-1)
+    return torch.multinomial(probabilities.cpu(), 1, generator=generator).squeeze(-1).to(logits.device)

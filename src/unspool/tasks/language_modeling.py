@@ -26,13 +26,14 @@ from unspool.data import (
 from unspool.data.text import BUILTIN
 from unspool.errors import CheckpointError, ConfigError, DataError, UnspoolError
 from unspool.layers import Recurrent, stack_cells, weight_drop
-from unspool.models import LanguageModel
-from unspool.search import Sampling, sample
+from unspool.models import LanguageModel, Writer
+from unspool.search import Sampling
 from unspool.state import map_state, state_tensors
 from unspool.tasks.base import BatchSource, Task
 
 SPLITS = ("train", "validation", "test")
 INITIALIZATIONS = ("default", "orthogonal", "identity")
+_BLOCK = 16  # symbols that are drawn at once: enough to hide the call, few enough to show text as it comes
 
 
 @dataclass(frozen=True)
@@ -356,16 +357,11 @@ class TrainedLanguageModel:
             )
         return tokenizer.encode(prompt) or tokenizer.encode("\n") or [0]
 
-    @torch.inference_mode()
     def _draw(self, prompt: list[int], length: int, sampling: Sampling, seed: int) -> Iterator[str]:
-        tokenizer, generator = self.task.tokenizer, torch.Generator().manual_seed(seed)
-        forbidden = () if tokenizer.unknown is None else (tokenizer.unknown,)
-        device = self.model.embedding.weight.device
-        logits, state = self.model(torch.tensor(prompt, device=device).unsqueeze(1))
+        tokenizer = self.task.tokenizer
         before, pending = prompt[-1], list[int]()
-        drawn = sample(self.model, state, logits[-1], sampling, generator, forbidden)
-        for _, tokens in zip(range(length), drawn, strict=False):
-            pending.append(int(tokens))
+        for token in self._tokens(prompt, length, sampling, seed):
+            pending.append(token)
             text = tokenizer.decode([before, *pending])[len(tokenizer.decode([before])) :]
             if text.endswith("\ufffd") and len(pending) < 8:
                 continue  # a character whose bytes are not all there yet
@@ -373,6 +369,15 @@ class TrainedLanguageModel:
             before, pending = pending[-1], []
         if pending:
             yield tokenizer.decode(pending)
+
+    def _tokens(self, prompt: list[int], length: int, sampling: Sampling, seed: int) -> Iterator[int]:
+        writer, unknown = Writer(self.model, seed=seed), self.task.tokenizer.unknown
+        forbidden = () if unknown is None else (unknown,)
+        tokens = torch.tensor(prompt, device=self.model.embedding.weight.device).unsqueeze(1)
+        writer.read(tokens[:-1])
+        for begin in range(0, length, _BLOCK):
+            tokens = writer.write(tokens[-1], min(_BLOCK, length - begin), sampling, forbidden)
+            yield from tokens.squeeze(1).tolist()
 
 
 def _split(data: DataSettings) -> dict[str, TextSource]:

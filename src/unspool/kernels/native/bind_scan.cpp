@@ -1,10 +1,10 @@
-// Bindings of the gated scan: tensors come by DLPack, dense and in float32; the door that checks shapes is in Python.
+// Bindings of the gated scan. Tensors come as addresses of dense float32 memory, which native_scan.py has checked: a
+// training step passes some forty of them, and an exchange by DLPack would cost more than a short scan itself.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
-#include <optional>
+#include <cstdint>
 #include <vector>
 
 #include "bindings.h"
@@ -16,102 +16,89 @@ using namespace nb::literals;
 namespace unspool {
 namespace {
 
+using Integers = std::vector<int64_t>;
 template <typename T>
-using Dense = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-template <typename T>
-using MaybeDense = std::optional<Dense<T>>;
+using Dense = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
 
-template <typename T>
-T* pointer(const MaybeDense<T>& tensor) {
-  return tensor && tensor->size() ? tensor->data() : nullptr;
-}
-
-EncodedProgram make_program(Dense<const int32_t> code, Dense<const double> constants, int64_t width_constant,
-                            int64_t inputs, int64_t outputs, int64_t scratch, bool has_reduction) {
-  EncodedProgram program{{}, {}, width_constant, inputs, outputs, scratch, has_reduction};
-  const auto* steps = reinterpret_cast<const Instruction*>(code.data());
-  program.code.assign(steps, steps + code.size() / 5);
-  program.constants.assign(constants.data(), constants.data() + constants.size());
-  return program;
-}
-
-// Sizes: T B I H G S vectors steps sequences saved slots.
-struct Scan {
-  Scan(const std::vector<int64_t>& sizes, bool product, bool narrow, bool reverse, int threads,
-       MaybeDense<const float> x, MaybeDense<const float> weight_ih, MaybeDense<const float> bias_ih,
-       MaybeDense<const float> weight_hh, MaybeDense<const float> bias_hh, MaybeDense<const float> initial,
-       MaybeDense<const float> vectors, MaybeDense<const float> steps, MaybeDense<const float> sequences,
-       MaybeDense<const float> mask, MaybeDense<const int64_t> lengths, MaybeDense<const bool> reset,
-       MaybeDense<const float> reset_state, const std::vector<Dense<float>>& states, MaybeDense<float> buffer) {
-    a.T = sizes[0], a.B = sizes[1], a.I = sizes[2], a.H = sizes[3], a.G = sizes[4], a.S = sizes[5];
-    a.num_vectors = sizes[6], a.num_steps = sizes[7], a.num_sequences = sizes[8];
-    a.saved = sizes[9], a.slots = sizes[10];
-    a.product = product, a.narrow = narrow, a.reverse = reverse, a.threads = threads;
-    a.x = pointer(x), a.weight_ih = pointer(weight_ih), a.bias_ih = pointer(bias_ih);
-    a.weight_hh = pointer(weight_hh), a.bias_hh = pointer(bias_hh), a.initial = pointer(initial);
-    a.vectors = pointer(vectors), a.steps = pointer(steps), a.sequences = pointer(sequences), a.mask = pointer(mask);
-    a.lengths = pointer(lengths), a.reset = pointer(reset), a.reset_state = pointer(reset_state);
-    for (const auto& state : states) a.states.push_back(state.data());
-    a.buffer = pointer(buffer);
+// Hands out addresses in order; 0 is an absent tensor.
+class Addresses {
+ public:
+  explicit Addresses(const Integers& addresses) : next_(addresses.data()) {}
+  template <typename T>
+  void operator()(T*& pointer) {
+    pointer = reinterpret_cast<T*>(*next_++);
   }
 
-  void forward(const EncodedProgram& program) const {
-    nb::gil_scoped_release unlocked;
-    engine().scan_forward(a, program);
-  }
-
-  void backward(const EncodedProgram& program, const std::vector<MaybeDense<const float>>& grad_states,
-                const std::vector<int64_t>& h_slots, MaybeDense<float> x, MaybeDense<float> weight_ih,
-                MaybeDense<float> bias_ih, MaybeDense<float> weight_hh, MaybeDense<float> bias_hh,
-                MaybeDense<float> initial, MaybeDense<float> vectors, MaybeDense<float> steps,
-                MaybeDense<float> sequences, MaybeDense<float> reset_state) const {
-    ScanGradients grads;
-    for (const auto& grad : grad_states) grads.states.push_back(pointer(grad));
-    grads.h_slots = h_slots;
-    grads.x = pointer(x), grads.weight_ih = pointer(weight_ih), grads.bias_ih = pointer(bias_ih);
-    grads.weight_hh = pointer(weight_hh), grads.bias_hh = pointer(bias_hh), grads.initial = pointer(initial);
-    grads.vectors = pointer(vectors), grads.steps = pointer(steps), grads.sequences = pointer(sequences);
-    grads.reset_state = pointer(reset_state);
-    nb::gil_scoped_release unlocked;
-    engine().scan_backward(a, grads, program);
-  }
-
-  ScanArguments a;
+ private:
+  const int64_t* next_;
 };
+
+// sizes: T B I H G S vectors steps sequences saved slots product narrow reverse threads.
+// addresses: the fields of ScanInputs in their order, the buffer, the states.
+ScanArguments arguments(const Integers& sizes, const Integers& addresses) {
+  ScanArguments a{};
+  if (sizes.size() != 15 || addresses.size() != 14 + size_t(sizes[5])) throw nb::value_error("scan: wrong counts");
+  a.T = sizes[0], a.B = sizes[1], a.I = sizes[2], a.H = sizes[3], a.G = sizes[4], a.S = sizes[5];
+  a.num_vectors = sizes[6], a.num_steps = sizes[7], a.num_sequences = sizes[8];
+  a.saved = sizes[9], a.slots = sizes[10];
+  a.product = sizes[11], a.narrow = sizes[12], a.reverse = sizes[13], a.threads = int(sizes[14]);
+  a.states.resize(a.S);
+  Addresses take(addresses);
+  take(a.x), take(a.weight_ih), take(a.bias_ih), take(a.weight_hh), take(a.bias_hh), take(a.initial);
+  take(a.vectors), take(a.steps), take(a.sequences), take(a.mask), take(a.lengths), take(a.reset);
+  take(a.reset_state), take(a.buffer);
+  for (float*& state : a.states) take(state);
+  return a;
+}
+
+void forward(const EncodedProgram& program, const Integers& sizes, const Integers& addresses) {
+  const ScanArguments a = arguments(sizes, addresses);
+  nb::gil_scoped_release unlocked;
+  engine().scan_forward(a, program);
+}
+
+// gradients: of the states, in; then x weight_ih bias_ih weight_hh bias_hh initial vectors steps sequences reset_state, out.
+void backward(const EncodedProgram& program, const Integers& sizes, const Integers& addresses, const Integers& h_slots,
+              const Integers& gradients) {
+  const ScanArguments a = arguments(sizes, addresses);
+  if (gradients.size() != 10 + size_t(a.S)) throw nb::value_error("scan: wrong count of gradients");
+  ScanGradients grads{};
+  grads.h_slots = h_slots;
+  grads.states.resize(a.S);
+  Addresses take(gradients);
+  for (const float*& state : grads.states) take(state);
+  take(grads.x), take(grads.weight_ih), take(grads.bias_ih), take(grads.weight_hh), take(grads.bias_hh);
+  take(grads.initial), take(grads.vectors), take(grads.steps), take(grads.sequences), take(grads.reset_state);
+  nb::gil_scoped_release unlocked;
+  engine().scan_backward(a, grads, program);
+}
+
+std::vector<const char*> operations() {
+  std::vector<const char*> names;
+#define X(name, text) names.push_back(text);
+  UNSPOOL_OPERATIONS(X)
+#undef X
+  return names;
+}
+
+void make_program(EncodedProgram* self, Dense<int32_t> code, Dense<double> constants, int64_t width_constant,
+                  int64_t inputs, int64_t outputs, int64_t scratch, bool has_reduction) {
+  const auto* steps = reinterpret_cast<const Instruction*>(code.data());
+  const double* numbers = constants.data();
+  new (self) EncodedProgram{{steps, steps + code.size() / 5}, {numbers, numbers + constants.size()},
+                            width_constant, inputs, outputs, scratch, has_reduction};
+}
 
 }  // namespace
 
 void bind_scan(nb::module_& m) {
-  m.def("operations", [] {
-    std::vector<const char*> names;
-#define X(name, text) names.push_back(text);
-    UNSPOOL_OPERATIONS(X)
-#undef X
-    return names;
-  }, "Names of the interpreter's operations, in the order of their numbers.");
-
+  m.def("operations", &operations, "Names of the interpreter's operations, in the order of their numbers.");
   nb::class_<EncodedProgram>(m, "Program", "A program that the interpreter runs; see unspool.kernels.encoding.")
-      .def("__init__",
-           [](EncodedProgram* self, Dense<const int32_t> code, Dense<const double> constants, int64_t width_constant,
-              int64_t inputs, int64_t outputs, int64_t scratch, bool has_reduction) {
-             new (self) EncodedProgram(
-                 make_program(code, constants, width_constant, inputs, outputs, scratch, has_reduction));
-           },
-           "code"_a, "constants"_a, "width_constant"_a, "inputs"_a, "outputs"_a, "scratch"_a, "has_reduction"_a);
-
-  using F = MaybeDense<const float>;
-  nb::class_<Scan>(m, "Scan", "The tensors of one gated scan, which must outlive it.")
-      .def(nb::init<const std::vector<int64_t>&, bool, bool, bool, int, F, F, F, F, F, F, F, F, F, F,
-                    MaybeDense<const int64_t>, MaybeDense<const bool>, F, const std::vector<Dense<float>>&,
-                    MaybeDense<float>>(),
-           "sizes"_a, "product"_a, "narrow"_a, "reverse"_a, "threads"_a, "x"_a.none(), "weight_ih"_a.none(),
-           "bias_ih"_a.none(), "weight_hh"_a.none(), "bias_hh"_a.none(), "initial"_a.none(), "vectors"_a.none(),
-           "steps"_a.none(), "sequences"_a.none(), "mask"_a.none(), "lengths"_a.none(), "reset"_a.none(),
-           "reset_state"_a.none(), "states"_a, "buffer"_a.none())
-      .def("forward", &Scan::forward, "program"_a)
-      .def("backward", &Scan::backward, "program"_a, "grad_states"_a, "h_slots"_a, "x"_a.none(), "weight_ih"_a.none(),
-           "bias_ih"_a.none(), "weight_hh"_a.none(), "bias_hh"_a.none(), "initial"_a.none(), "vectors"_a.none(),
-           "steps"_a.none(), "sequences"_a.none(), "reset_state"_a.none());
+      .def("__init__", &make_program, "code"_a, "constants"_a, "width_constant"_a, "inputs"_a, "outputs"_a, "scratch"_a,
+           "has_reduction"_a);
+  m.def("scan_forward", &forward, "program"_a, "sizes"_a, "addresses"_a, "Runs a gated scan; see native_scan.py.");
+  m.def("scan_backward", &backward, "program"_a, "sizes"_a, "addresses"_a, "h_slots"_a, "gradients"_a,
+        "Runs a gated scan's gradient; see native_scan.py.");
 }
 
 }  // namespace unspool

@@ -5,6 +5,9 @@
 
 namespace unspool {
 
+void bind_cross_entropy(nanobind::module_& m);
+void bind_linear_scan(nanobind::module_& m);
 void bind_scan(nanobind::module_& m);
+void bind_stream(nanobind::module_& m);
 
 }  // namespace unspool

@@ -132,10 +132,18 @@ inline const float* padded_bias(const ScanArguments& a, const float* bias, Arena
   return padded;
 }
 
+// Rows whose distance is a multiple of 2 KiB share few sets of the first-level cache; a tile's six rows evict each other.
+inline bool crowds(int64_t rows, int64_t units) { return rows >= kMaxRows && units % 512 == 0; }
+
+template <bool kNarrow>
+int64_t fed_stride(int64_t units) {
+  return packed_depth<kNarrow>(units) + 16;
+}
+
 // What the threads of a forward scan share.
 template <bool kNarrow>
 struct ForwardShared {
-  element<kNarrow>* fed[2];        // [B][packed H]: what enters the product, where it is not a state itself
+  element<kNarrow>* fed[2];        // [B][fed_stride]: what enters the product, where it is not a state itself
   element<kNarrow>* weight_ih;     // packed, where all threads read all units
   element<kNarrow>* weight_hh;
   float* products;                 // [B][G][padded H], where a program needs whole rows but threads have only some units
@@ -163,7 +171,8 @@ class ForwardScan {
     }
   }
 
-  static bool feeds(const ScanArguments& a) { return a.product && (kNarrow || a.mask); }
+  // Whether what enters the product is copied: narrowed, masked, or away from rows that crowd the same cache sets.
+  static bool feeds(const ScanArguments& a) { return a.product && (kNarrow || a.mask || crowds(a.B, a.H)); }
   static int64_t input_size(const ScanArguments& a) { return GateWeights<kNarrow>(a, {{0, a.H}}, a.I, 6).size(); }
   static int64_t recurrent_size(const ScanArguments& a) {
     return GateWeights<kNarrow>(a, tiles_of({0, a.H}, kTile), a.H, 6).size();
@@ -172,7 +181,6 @@ class ForwardScan {
  private:
   int64_t time(int64_t n) const { return a_.reverse ? a_.T - 1 - n : n; }  // of the n-th step of the scan
   int64_t rows_at_once() const { return std::max<int64_t>(1, share_.sequences()); }
-  int64_t depth() const { return packed_depth<kNarrow>(a_.H); }
 
   void pack() {
     if (a_.weight_ih) {
@@ -195,7 +203,7 @@ class ForwardScan {
     from_.resize(std::max(most, sequences)), to_.resize(std::max(most, sequences));
     if (kNarrow && a_.weight_ih) narrow_x_ = arena_.take<uint32_t>(most * packed_depth<kNarrow>(a_.I));
     if (!a_.buffer && a_.weight_ih) gates_ = arena_.take<float>(most * a_.G * a_.H);
-    block_ = std::min<int64_t>(sequences, 60);
+    block_ = (sequences + (sequences - 1) / 96) / ((sequences - 1) / 96 + 1);  // of equal size, 96 at most
     group_ = machine_.whole_rows() ? (a_.H + W - 1) / W * W : kTile;
     if (a_.product && !meets_in_rows()) products_ = arena_.take<float>(block_ * a_.G * group_);
     fed_.resize(sequences);
@@ -247,9 +255,9 @@ class ForwardScan {
     if (a_.product)
       for (int64_t i = 0; i < active; ++i) {
         if constexpr (kNarrow) {
-          fed_[i] = shared_.fed[n % 2] + share_.place(i) * depth();
+          fed_[i] = shared_.fed[n % 2] + share_.place(i) * fed_stride<kNarrow>(a_.H);
         } else {
-          fed_[i] = a_.mask ? shared_.fed[n % 2] + share_.place(i) * depth() : share_.before(0, t, share_.sequence(i));
+          fed_[i] = feeds(a_) ? shared_.fed[n % 2] + share_.place(i) * fed_stride<kNarrow>(a_.H) : share_.before(0, t, share_.sequence(i));
         }
       }
     if (meets_in_rows()) {
@@ -336,7 +344,7 @@ class ForwardScan {
     if (own >= share_.active(t)) return;
     if (share_.resets(t, b)) h = a_.reset_state + b * a_.H + units.first;
     const float* mask = share_.mask(b);
-    element<kNarrow>* row = shared_.fed[n % 2] + share_.place(own) * depth();
+    element<kNarrow>* row = shared_.fed[n % 2] + share_.place(own) * fed_stride<kNarrow>(a_.H);
     auto entry = [&](int64_t i) { return mask ? h[i] * mask[units.first + i] : h[i]; };
     if constexpr (kNarrow) {
       for (int64_t i = 0; i < units.size(); i += 2)
@@ -373,7 +381,7 @@ void scan_forward_as(const ScanArguments& a, const EncodedProgram& program) {
   shared.bias_ih = padded_bias(a, a.bias_ih, arena);
   shared.bias_hh = padded_bias(a, a.bias_hh, arena);
   if (Scan::feeds(a))
-    for (auto& fed : shared.fed) fed = arena.take<element<kNarrow>>(a.B * packed_depth<kNarrow>(a.H));
+    for (auto& fed : shared.fed) fed = arena.take<element<kNarrow>>(a.B * fed_stride<kNarrow>(a.H));
   if (!split.by_units && a.weight_ih) shared.weight_ih = arena.take<element<kNarrow>>(Scan::input_size(a));
   if (!split.by_units && a.product) shared.weight_hh = arena.take<element<kNarrow>>(Scan::recurrent_size(a));
   if (split.by_units && program.has_reduction && a.product)

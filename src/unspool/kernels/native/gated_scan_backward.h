@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gated_scan.h"
+#include "scan_weight_gradients.h"
 
 namespace unspool::UNSPOOL_TARGET {
 
@@ -45,7 +46,7 @@ template <bool kNarrow>
 struct BackwardShared {
   float* carry;               // [S][B][H]
   const float* zeros;         // [H]
-  element<kNarrow>* fed[2];   // [B][G][packed H]: gate gradients for the product, where a row of the buffer does not serve
+  element<kNarrow>* fed[2];   // [B][G * packed H + 16]: gate gradients for the product, where a row of the buffer does not serve
   element<kNarrow>* weight_hh;
   element<kNarrow>* weight_ih;
   float* vector_totals;       // [threads][num_vectors][H]
@@ -70,7 +71,7 @@ class BackwardScan {
     finish();
     barrier_.wait();
     sum_vectors();
-    weight_gradients();
+    WeightGradients<kNarrow>(a_, grads_, rows_, share_, thread_, threads_, arena_).run();
     input_gradients();
   }
 
@@ -78,7 +79,7 @@ class BackwardScan {
     if (!a.product) return false;
     for (int64_t g = 0; g < a.G; ++g)
       if (grads.h_slots[g] != g) return true;
-    return kNarrow;
+    return kNarrow || crowds(a.B, a.G * a.H);
   }
   static int64_t recurrent_size(const ScanArguments& a) {
     return ColumnWeights<kNarrow>(a, {{0, a.H}}, a.H, 6).size();
@@ -192,7 +193,7 @@ class BackwardScan {
   // Copies a row's gate gradients to where the product reads them: gate after gate, narrow where it is.
   void feed(int64_t n, int64_t own, const float* row, Range units) {
     const int64_t depth = packed_depth<kNarrow>(a_.H);
-    element<kNarrow>* to = shared_.fed[n % 2] + share_.place(own) * a_.G * depth;
+    element<kNarrow>* to = shared_.fed[n % 2] + share_.place(own) * (a_.G * depth + 16);
     for (int64_t g = 0; g < a_.G; ++g, to += depth) {
       const float* from = row + grads_.h_slots[g] * a_.H;
       if constexpr (kNarrow) {
@@ -208,7 +209,7 @@ class BackwardScan {
     const Range units = share_.units();
     for (int64_t i = 0; i < active; ++i) {
       if (feeds(a_, grads_)) {
-        from_[i] = shared_.fed[n % 2] + share_.place(i) * recurrent_.steps();
+        from_[i] = shared_.fed[n % 2] + share_.place(i) * (recurrent_.steps() + 16);
       } else if constexpr (!kNarrow) {
         from_[i] = share_.buffer(t, i);
       }
@@ -257,87 +258,6 @@ class BackwardScan {
     const int64_t count = a_.num_vectors * a_.H;
     std::copy(shared_.vector_totals, shared_.vector_totals + count, grads_.vectors);
     for (int i = 1; i < threads_; ++i) add(grads_.vectors, shared_.vector_totals + i * count, count);
-  }
-
-  struct Group {  // some columns of one gate
-    int64_t gate, first;
-    int count;
-  };
-
-  // dW = sum over all real rows of dG^T [h before | x], in blocks of rows; the columns of dG are shared by the threads.
-  void weight_gradients() {
-    const bool for_x = grads_.weight_ih || grads_.bias_ih, for_h = grads_.weight_hh || grads_.bias_hh;
-    if (!for_x && !for_h) return;
-    std::vector<Group> groups;
-    for (int64_t g = 0; g < a_.G; ++g)
-      each_tile(a_.H, kMaxRows, [&](int64_t first, int count) { groups.push_back({g, first, count}); });
-    const Range mine = share_of(groups.size(), thread_, threads_);
-    for (int64_t i = mine.first; i < mine.last; ++i) clear(groups[i]);
-    constexpr int64_t kBlock = 2 * kDepth;
-    const Panels h_panels{a_.H, kTransposedVectors}, x_panels{a_.I, kTransposedVectors};
-    const int64_t depth = packed_depth<kNarrow>(kBlock);
-    auto* packed_a = arena_.take<element<kNarrow>>(depth * kMaxRows + W);
-    auto* packed_h = arena_.take<element<kNarrow>>(grads_.weight_hh ? depth * h_panels.padded() : 0);
-    auto* packed_x = arena_.take<element<kNarrow>>(grads_.weight_ih ? depth * x_panels.padded() : 0);
-    float* masked = a_.mask && grads_.weight_hh ? arena_.take<float>(kBlock * a_.H) : nullptr;
-    std::vector<const float*> g_rows(kBlock), gate_rows(kBlock), h_rows(kBlock), x_rows(kBlock);
-    int64_t count = 0;
-    bool first = true;
-    auto flush = [&] {
-      if (!count) return;
-      if (grads_.weight_hh) pack_rows<kNarrow>(h_rows.data(), count, h_panels, packed_h);
-      if (grads_.weight_ih) pack_rows<kNarrow>(x_rows.data(), count, x_panels, packed_x);
-      const Start start = first ? Start::kZero : Start::kAccumulate;
-      for (int64_t i = mine.first; i < mine.last; ++i) {
-        const Group& group = groups[i];
-        const int64_t row = group.gate * a_.H + group.first;
-        const bool same = a_.product && grads_.h_slots[group.gate] == group.gate;
-        auto gather = [&](int64_t slot, float* totals) {
-          for (int64_t k = 0; k < count; ++k) gate_rows[k] = g_rows[k] + slot * a_.H;
-          pack_transposed<kNarrow>(gate_rows.data(), count, a_.H, group.first, group.count, packed_a, totals);
-        };
-        if (for_x || same) gather(group.gate, grads_.bias_ih ? grads_.bias_ih + group.gate * a_.H : nullptr);
-        if (grads_.weight_ih)
-          multiply_transposed<kNarrow>(group.count, packed_a, count, packed_x, x_panels,
-                                       grads_.weight_ih + row * a_.I, a_.I, start);
-        if (!for_h || !a_.product) continue;
-        if (!same || (grads_.bias_hh && !(grads_.bias_ih)))
-          gather(grads_.h_slots[group.gate], grads_.bias_hh ? grads_.bias_hh + group.gate * a_.H : nullptr);
-        if (grads_.weight_hh)
-          multiply_transposed<kNarrow>(group.count, packed_a, count, packed_h, h_panels,
-                                       grads_.weight_hh + row * a_.H, a_.H, start);
-      }
-      first = false;
-      count = 0;
-    };
-    for (int64_t t = 0; t < a_.T; ++t)
-      for (int64_t i = 0; i < rows_.count[t]; ++i) {
-        const int64_t b = rows_.order[i];
-        g_rows[count] = a_.buffer + (rows_.start[t] + i) * a_.slots * a_.H;
-        x_rows[count] = share_.x(t, b);
-        if (grads_.weight_hh) h_rows[count] = share_.before(0, t, b);
-        if (masked) {
-          float* row = masked + count * a_.H;
-          for (int64_t u = 0; u < a_.H; ++u) row[u] = h_rows[count][u] * a_.mask[b * a_.H + u];
-          h_rows[count] = row;
-        }
-        if (++count == kBlock) flush();
-      }
-    flush();
-    for (int64_t i = mine.first; i < mine.last && grads_.bias_hh && grads_.bias_ih; ++i)
-      if (grads_.h_slots[groups[i].gate] == groups[i].gate) {  // the same gradient, summed once
-        const int64_t row = groups[i].gate * a_.H + groups[i].first;
-        std::copy(grads_.bias_ih + row, grads_.bias_ih + row + groups[i].count, grads_.bias_hh + row);
-      }
-  }
-
-  void clear(const Group& group) {
-    const int64_t row = group.gate * a_.H + group.first;
-    auto zero = [&](float* tensor, int64_t columns) {
-      if (tensor) std::fill(tensor + row * columns, tensor + (row + group.count) * columns, 0.0f);
-    };
-    zero(grads_.bias_ih, 1), zero(grads_.bias_hh, 1);
-    if (rows_.total() == 0) zero(grads_.weight_ih, a_.I), zero(grads_.weight_hh, a_.H);
   }
 
   // dx = dG W_ih for all real rows, zero beyond the lengths; without weight_ih, x is the gates and its gradient is dG.
@@ -413,7 +333,7 @@ void scan_backward_as(const ScanArguments& a, const ScanGradients& grads, const 
   shared.zeros = zeros;
   if (Scan::feeds(a, grads))
     for (auto& fed : shared.fed) {
-      const int64_t size = a.B * a.G * packed_depth<kNarrow>(a.H);
+      const int64_t size = a.B * (a.G * packed_depth<kNarrow>(a.H) + 16);
       fed = arena.take<element<kNarrow>>(size);
       std::fill(fed, fed + size, 0);
     }

@@ -12,6 +12,7 @@
 #include <array>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "parallel.h"
 #include "simd.h"
@@ -31,6 +32,25 @@ inline int panel_vectors(int64_t rows) {
 constexpr int tile_rows(int vectors) {  // most rows of a tile with this many vectors
   if (kRegisters == 32) return vectors == 8 ? 3 : kMaxRows;
   return vectors == 8 ? 1 : vectors == 4 ? 3 : kMaxRows;
+}
+
+// Rows of W floats become columns: log2(W) rounds, each of which interleaves the first half of the rows with the second.
+UNSPOOL_INLINE void transpose(vf (&rows)[W]) {
+  vi low{}, high{};
+  for (int i = 0; i < W; ++i) {
+    low[i] = i / 2 + i % 2 * W;
+    high[i] = W / 2 + i / 2 + i % 2 * W;
+  }
+  for (int round = 1; round < W; round *= 2) {
+    vf next[W];
+#pragma GCC unroll 16
+    for (int i = 0; i < W / 2; ++i) {
+      next[2 * i] = __builtin_shuffle(rows[i], rows[i + W / 2], low);
+      next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + W / 2], high);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) rows[i] = next[i];
+  }
 }
 
 template <bool kNarrow>
@@ -158,9 +178,17 @@ void pack_panels(const float* source, int64_t stride, int64_t depth, Panels pane
       for (int64_t k = 0; k < steps; ++k)
         for (int64_t n = 0; n < width; ++n) panel[k * width + n] = bfloat16_pair(at(2 * k, n), at(2 * k + 1, n));
     } else if constexpr (kTransposed) {
+      const int64_t whole_n = real / W * W, whole_k = depth / W * W;
+      for (int64_t k = 0; k < whole_k; k += W)
+        for (int64_t n = 0; n < whole_n; n += W) {
+          vf block[W];
+          for (int i = 0; i < W; ++i) block[i] = load(source + (first + n + i) * stride + k);
+          transpose(block);
+          for (int i = 0; i < W; ++i) store(panel + (k + i) * width + n, block[i]);
+        }
       for (int64_t n = 0; n < real; ++n) {
         const float* row = source + (first + n) * stride;
-        for (int64_t k = 0; k < depth; ++k) panel[k * width + n] = row[k];
+        for (int64_t k = n < whole_n ? whole_k : 0; k < depth; ++k) panel[k * width + n] = row[k];
       }
       for (int64_t k = 0; k < depth && real < width; ++k) std::fill(panel + k * width + real, panel + (k + 1) * width, 0.0f);
     } else {
@@ -195,7 +223,11 @@ void each_tile(int64_t rows, int most, Visit&& visit) {
 template <bool kNarrow>
 void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, const element<kNarrow>* packed,
               Panels panels, float* const* c, Start start, const float* bias, bool padded_c) {
-  constexpr int64_t kBlockRows = 60;
+  constexpr int64_t kBlockRows = 120;
+  // Rows whose distance is a multiple of 2 KiB share few sets of the first-level cache: they are copied side by side.
+  constexpr int64_t kAside = kDepth + 16;
+  const bool crowded = rows >= kMaxRows && panels.columns >= 128 && depth >= kDepth &&
+                       (reinterpret_cast<intptr_t>(a[1]) - reinterpret_cast<intptr_t>(a[0])) % 2048 == 0;
   const int64_t steps = packed_depth<kNarrow>(depth);
   if (steps == 0) {
     for (int64_t m = 0; m < rows && start != Start::kAccumulate; ++m)
@@ -207,6 +239,9 @@ void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, con
     const Start from = k == 0 ? start : Start::kAccumulate;
     for (int64_t block = 0; block < rows; block += kBlockRows) {
       const int64_t block_rows = std::min(kBlockRows, rows - block);
+      element<kNarrow> beside[kBlockRows * kAside];
+      if (crowded)
+        for (int64_t m = 0; m < block_rows; ++m) std::copy(a[block + m] + k, a[block + m] + k + part, beside + m * kAside);
       panels.each([&](int64_t first, int vectors) {
         const int64_t width = vectors * W;
         const element<kNarrow>* panel = packed + first * steps + k * width;
@@ -216,7 +251,7 @@ void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, con
           float* c_rows[kMaxRows];
           float aside[kMaxRows][kMaxVectors * W];
           for (int m = 0; m < count; ++m) {
-            a_rows[m] = a[block + row + m] + k;
+            a_rows[m] = crowded ? beside + (row + m) * kAside : a[block + row + m] + k;
             c_rows[m] = overhangs ? aside[m] : c[block + row + m] + first;
           }
           const Start begin = overhangs && from == Start::kAccumulate ? Start::kZero : from;
@@ -295,25 +330,34 @@ void pack_rows(const float* const* rows, int64_t depth, Panels panels, element<k
 // Widest panel, in vectors, for the product below: one that leaves registers for kMaxRows rows.
 inline constexpr int kTransposedVectors = kRegisters == 32 ? 4 : 2;
 
-// C[m][n] (+)= sum_k a[k][m] b[k][n] for `count` columns m of A: a gradient of a weight from rows of data.
-// `packed_a` comes from pack_transposed, `packed_b` from pack_rows; c points to the first of the rows.
+// Some neighbouring columns of A, packed by pack_transposed, and where their rows of C begin.
 template <bool kNarrow>
-void multiply_transposed(int count, const element<kNarrow>* packed_a, int64_t depth, const element<kNarrow>* packed_b,
-                         Panels panels, float* c, int64_t c_stride, Start start) {
+struct PackedColumns {
+  int count;
+  const element<kNarrow>* packed;
+  float* c;
+};
+
+// C[m][n] (+)= sum_k a[k][m] b[k][n] for the columns m of A in `parts`: a gradient of a weight from rows of data.
+// `packed_b` comes from pack_rows. All parts run down one panel before the next one begins.
+template <bool kNarrow>
+void multiply_transposed(const std::vector<PackedColumns<kNarrow>>& parts, int64_t depth,
+                         const element<kNarrow>* packed_b, Panels panels, int64_t c_stride, Start start) {
   const int64_t steps = packed_depth<kNarrow>(depth);
   panels.each([&](int64_t first, int vectors) {
     const bool overhangs = first + vectors * W > panels.columns;
-    float aside[kMaxRows][kMaxVectors * W];
-    float* c_rows[kMaxRows];
-    for (int m = 0; m < count; ++m) c_rows[m] = overhangs ? aside[m] : c + m * c_stride + first;
-    find_tile<kNarrow, true>(count, vectors)(&packed_a, steps, packed_b + first * steps, c_rows,
-                                             overhangs ? Start::kZero : start, nullptr);
-    if (!overhangs) return;
-    for (int m = 0; m < count; ++m)
-      for (int64_t n = first; n < panels.columns; ++n) {
-        float& place = c[m * c_stride + n];
-        place = start == Start::kAccumulate ? place + aside[m][n - first] : aside[m][n - first];
-      }
+    for (const auto& part : parts) {
+      float aside[kMaxRows][kMaxVectors * W];
+      float* c_rows[kMaxRows];
+      for (int m = 0; m < part.count; ++m) c_rows[m] = overhangs ? aside[m] : part.c + m * c_stride + first;
+      find_tile<kNarrow, true>(part.count, vectors)(&part.packed, steps, packed_b + first * steps, c_rows,
+                                                    overhangs ? Start::kZero : start, nullptr);
+      for (int m = 0; m < part.count && overhangs; ++m)
+        for (int64_t n = first; n < panels.columns; ++n) {
+          float& place = part.c[m * c_stride + n];
+          place = start == Start::kAccumulate ? place + aside[m][n - first] : aside[m][n - first];
+        }
+    }
   });
 }
 

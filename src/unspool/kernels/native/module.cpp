@@ -72,5 +72,8 @@ NB_MODULE(_native, m) {
   m.def("target", [] { return target().name; }, "The instruction set in use.");
   m.def("choose", &choose, nb::arg("name"), "Use this instruction set from now on; it must be one of targets().");
   m.def("vector_width", [] { return engine().vector_width; }, "Floats in a register of the instruction set in use.");
+  bind_cross_entropy(m);
+  bind_linear_scan(m);
   bind_scan(m);
+  bind_stream(m);
 }

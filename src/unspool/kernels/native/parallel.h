@@ -14,6 +14,10 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "simd.h"
 
 #if defined(_OPENMP) && !defined(UNSPOOL_STD_THREADS)
@@ -125,13 +129,17 @@ class Arena {
   struct Top {
     size_t block = 0, used = 0;
   };
+  static constexpr size_t kPage = size_t{1} << 21;
   struct Free {
     void operator()(char* p) const { std::free(p); }
   };
   struct Block {
-    explicit Block(size_t bytes) : size((bytes + 4095) / 4096 * 4096) {
-      data.reset(static_cast<char*>(std::aligned_alloc(4096, size)));
+    explicit Block(size_t bytes) : size((bytes + kPage - 1) / kPage * kPage) {
+      data.reset(static_cast<char*>(std::aligned_alloc(kPage, size)));
       if (!data) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+      madvise(data.get(), size, MADV_HUGEPAGE);  // a weight of 16 MiB is four thousand small pages
+#endif
     }
     size_t size;
     std::unique_ptr<char[], Free> data;

@@ -12,6 +12,11 @@ constinit const Engine engine = {
     .vector_width = W,
     .scan_forward = scan_forward,
     .scan_backward = scan_backward,
+    .linear_cross_entropy = linear_cross_entropy,
+    .linear_scan_forward = linear_scan_forward,
+    .linear_scan_backward = linear_scan_backward,
+    .linear_scan_split = linear_scan_split,
+    .open_stream = open_stream,
 };
 
 }  // namespace unspool::UNSPOOL_TARGET

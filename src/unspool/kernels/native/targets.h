@@ -1,8 +1,13 @@
 // The face that every target shows: a table of functions. The bindings call the engine through it and by no other way.
 #pragma once
 
+#include <memory>
+
+#include "cross_entropy_arguments.h"
 #include "encoded.h"
+#include "linear_scan_arguments.h"
 #include "scan_arguments.h"
+#include "stream_arguments.h"
 
 namespace unspool {
 
@@ -11,6 +16,11 @@ struct Engine {
   int vector_width;  // floats in a register
   void (*scan_forward)(const ScanArguments&, const EncodedProgram&);
   void (*scan_backward)(const ScanArguments&, const ScanGradients&, const EncodedProgram&);
+  double (*linear_cross_entropy)(const CrossEntropyArguments&);  // the sum of nats
+  void (*linear_scan_forward)(const LinearScanArguments&);
+  void (*linear_scan_backward)(const LinearScanArguments&, const LinearScanGradients&);
+  LinearSplit (*linear_scan_split)(const LinearScanArguments&);  // looks at the sizes alone
+  std::unique_ptr<AnyStream> (*open_stream)(const StreamShape&);
 };
 
 // The chosen target's table.
@@ -21,6 +31,11 @@ const Engine& engine();
 namespace UNSPOOL_TARGET {
 void scan_forward(const ScanArguments&, const EncodedProgram&);                         // gated_scan.cpp
 void scan_backward(const ScanArguments&, const ScanGradients&, const EncodedProgram&);  // gated_scan_backward.cpp
+double linear_cross_entropy(const CrossEntropyArguments&);                              // cross_entropy.cpp
+void linear_scan_forward(const LinearScanArguments&);                                   // linear_scan.cpp
+void linear_scan_backward(const LinearScanArguments&, const LinearScanGradients&);
+LinearSplit linear_scan_split(const LinearScanArguments&);
+std::unique_ptr<AnyStream> open_stream(const StreamShape&);                             // stream.cpp
 }  // namespace UNSPOOL_TARGET
 #endif
 

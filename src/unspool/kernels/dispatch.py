@@ -1,0 +1,65 @@
+"""Which way a scan goes: who has to see an operator, and a word about a way that is slow without need."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from unspool.kernels import isa
+
+NARROW_REMEDY = "keep the parameters in float32, and use torch.autocast for products in bfloat16"
+
+
+def is_eager(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether the call comes from plain code on plain tensors: no compiler or mode has to see an operator."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return False
+    return all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+
+
+def is_transformed() -> bool:
+    """Whether a transform of torch.func is at work: to it an operator of a library is opaque, plain tensor code is not."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def refusal(names: Sequence[str], tensors: Sequence[Tensor | None]) -> str | None:
+    """Why the native engine cannot run on these tensors, or None where it can."""
+    if isa._native is None:
+        return isa.absence()
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor is None:
+            continue
+        if tensor.device.type != "cpu":
+            return f"{name} is on {tensor.device}; the native engine runs on a CPU"
+        if tensor.dtype != torch.float32 and tensor.is_floating_point():
+            return f"{name} is {tensor.dtype}; the native engine computes in float32"
+    return None
+
+
+def warn_slow(tensors: Iterable[Tensor | None], reason: str, remedy: str = NARROW_REMEDY) -> None:
+    """Says, once a reason, that a scan takes the reference path, and what would be faster.
+
+    Silent in float64 and on other devices than a CPU: nothing would be faster there.
+
+    Args:
+        tensors: what the scan reads.
+        reason: why the native engine does not run it.
+        remedy: what to do, where an engine is built.
+    """
+    if torch.compiler.is_compiling():
+        return
+    if any(t is not None and (t.device.type != "cpu" or t.dtype == torch.float64) for t in tensors):
+        return
+    if isa._native is None:
+        isa.warn_absent()
+    else:
+        _warn_once(
+            f"unspool's native engine does not run this scan, and the reference path is slow: {reason}; {remedy}."
+        )
+
+
+@lru_cache(maxsize=64)
+def _warn_once(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=4)

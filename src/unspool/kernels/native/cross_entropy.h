@@ -1,0 +1,382 @@
+// A linear map to the scores of V symbols, their softmax, and its cross-entropy, with gradients in the same pass;
+// scores exist for a chunk of rows at a time.
+//
+//     scores = x W^T + b        p = softmax(scores)        nats = sum over rows of -log p[target]
+//     dS = p - onehot(target)   dx = dS W                  dW = dS^T x                  db = sum over rows of dS
+//
+// Everything is held the other way round, a row of memory per symbol and a lane per row of x: then W is read where it
+// lies, dW is written where it lies, and the maxima and sums of the softmax need no step across lanes.
+//
+//     S: [V][R]     S = W x^T (x^T packed)     dW += S x (x packed)     dx += S^T W (a tile of W packed)
+//
+// The members of a team share the symbols among them and meet twice a chunk. Of few symbols each thread takes all, for
+// its own share of the rows. Sums are in the order of threads: one number of threads gives one result.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "cross_entropy_arguments.h"
+#include "matmul.h"
+#include "parallel.h"
+#include "vector_math.h"
+
+namespace unspool::UNSPOOL_TARGET {
+
+// The first and the last are measured at N = 700, D = 200, V = 10000 on a Zen 3 (512 KB of second-level cache).
+inline constexpr int64_t kChunkRows = 240;                // rows of x at a time: a visit to all of dW is worth so many
+inline constexpr int64_t kMostScores = int64_t{1} << 24;  // in memory at a time, for all threads: 64 MB
+inline constexpr int64_t kTileSymbols = 120;              // symbols whose scores stay in the cache between products
+
+// What the members of one team share, for `rows` rows at a time. Written in one chunk while the last one is still read.
+struct CrossEntropyShared {
+  CrossEntropyShared(Arena& arena, const CrossEntropyArguments& a, int members, int64_t rows) : stride(rows) {
+    for (auto& summary : summaries) {
+      summary.most = arena.take<float>(members * rows);
+      summary.total = arena.take<float>(members * rows);
+      summary.targets = arena.take<float>(rows);
+    }
+    if (a.grad_x) grad_x = arena.take<float>(members * rows * a.D);
+  }
+  struct Summary {
+    float* most;     // [members][rows]: the greatest score of a member's symbols
+    float* total;    // [members][rows]: sum of exp(score - most)
+    float* targets;  // [rows]: the target's score
+  };
+  Summary summaries[2];
+  int64_t stride;
+  float* grad_x = nullptr;  // [members][rows][D]: each member's part
+};
+
+// The greater one; a NaN in b is lost, and comes back through the exponentials.
+UNSPOOL_INLINE vf greater(vf a, vf b) { return select(b > a, b, a); }
+
+// Adds `total` * exp(most) to a sum held as a maximum and what it multiplies.
+UNSPOOL_INLINE void add_exponentials(vf& most, vf& total, vf other_most, vf other_total) {
+  const vf greatest = greater(most, other_most);
+  total = total * vexp(most - greatest) + other_total * vexp(other_most - greatest);
+  most = greatest;
+}
+
+// One member's part: `rows` of x, which all members have in common, and its share of the symbols.
+template <bool kNarrow>
+class CrossEntropyPart {
+ public:
+  CrossEntropyPart(const CrossEntropyArguments& a, const int64_t* rows, int64_t num_rows,
+                   const CrossEntropyShared& shared, int member, int members, Barrier& barrier, float* grad_weight,
+                   float* grad_bias)
+      : a_(a), all_rows_(rows), num_rows_(num_rows), shared_(shared), member_(member), members_(members),
+        barrier_(barrier), grad_weight_(grad_weight), grad_bias_(grad_bias), gradients_(a.wants_gradients()),
+        symbols_(share_of(a.V, member, members, kMaxRows)), room_(shared.stride),
+        stride_(((room_ + 15) / 16 | 1) * 16),  // an odd number of cache lines: a column goes to all sets of a cache
+        tiles_((symbols_.size() + kTileSymbols - 1) / kTileSymbols) {
+    const int64_t held = gradients_ ? symbols_.size() : std::min(symbols_.size(), kTileSymbols);
+    scores_ = arena_.take<float>(held * stride_);
+    tile_most_ = arena_.take<float>((gradients_ ? tiles_ : 1) * room_);
+    factor_ = arena_.take<float>(room_);
+    most_ = arena_.take<float>(room_), total_ = arena_.take<float>(room_);
+    no_bias_ = arena_.take<float>(kTileSymbols);
+    std::fill(no_bias_, no_bias_ + kTileSymbols, 0.0f);
+    x_ = arena_.take<float>(room_ * a.D);
+    x_columns_ = arena_.take<Item>(packed_depth<kNarrow>(a.D) * room_);
+    if (grad_weight_) x_rows_ = arena_.take<Item>(packed_depth<kNarrow>(room_) * features().padded());
+    if (kNarrow) narrow_ = arena_.take<Item>(kTileSymbols * packed_depth<true>(std::max(a.D, room_)));
+    if (a.grad_x) {
+      packed_weight_ = arena_.take<Item>(packed_depth<kNarrow>(kTileSymbols) * features().padded());
+      packed_scores_ = arena_.take<Item>((room_ + kMaxRows - 1) / kMaxRows * kPart);
+    }
+    from_.resize(kTileSymbols), to_.resize(kTileSymbols), sources_.resize(std::max(kTileSymbols, room_));
+  }
+
+  // Returns the nats of all rows; the same for every member.
+  double run() {
+    double nats = 0;
+    for (int64_t first = 0; first < num_rows_; first += room_, ++chunk_) {
+      rows_ = all_rows_ + first;
+      count_ = std::min(room_, num_rows_ - first);
+      pack_x();
+      summarize_chunk();
+      barrier_.wait();
+      nats += combine();
+      if (!gradients_) continue;
+      each_tile_of_symbols([&](Range tile, int64_t index) {
+        make_gradients(tile, index);
+        if (grad_weight_) weight_gradients(tile);
+        if (a_.grad_x) x_gradients(tile, index);
+      });
+      if (!a_.grad_x) continue;
+      if (tiles_ == 0) std::fill(own_grad_x(), own_grad_x() + count_ * a_.D, 0.0f);
+      barrier_.wait();
+      gather_x_gradients();
+    }
+    return nats;
+  }
+
+ private:
+  using Item = element<kNarrow>;
+  static constexpr int64_t kPart = kTileSymbols * kMaxRows + W;  // of packed scores, for some rows of x
+
+  Panels features() const { return {a_.D, kTransposedVectors}; }
+  Panels lanes() const { return {count_, kTransposedVectors}; }
+  const CrossEntropyShared::Summary& summary() const { return shared_.summaries[chunk_ % 2]; }
+  float* own_grad_x() const { return shared_.grad_x + member_ * room_ * a_.D; }
+  float* scores(Range tile) const { return scores_ + (gradients_ ? tile.first - symbols_.first : 0) * stride_; }
+  int64_t target(int64_t r) const { return a_.targets[rows_[r]]; }
+
+  template <typename Visit>
+  void each_tile_of_symbols(Visit&& visit) const {  // visit(symbols, number of the tile)
+    for (int64_t i = 0; i < tiles_; ++i) {
+      const Range part = share_of(symbols_.size(), int(i), int(tiles_), kMaxRows);
+      visit(Range{symbols_.first + part.first, symbols_.first + part.last}, i);
+    }
+  }
+
+  template <typename Visit>
+  void each_target(Range tile, Visit&& visit) const {  // visit(row of x, symbol) where a target is in the tile
+    for (int64_t r = 0; r < count_; ++r)
+      if (target(r) >= tile.first && target(r) < tile.last) visit(r, target(r));
+  }
+
+  // Fetches a row of D floats, or every `parts`th of its cache lines, into the second-level cache.
+  template <bool kWrite>
+  void fetch(const float* row, int64_t part = 0, int64_t parts = 1) const {
+    for (int64_t d = part * 16; d < a_.D; d += parts * 16) __builtin_prefetch(row + d, kWrite, 2);
+  }
+
+  void pack_x() {
+    for (int64_t r = 0; r < count_; ++r) {
+      sources_[r] = a_.x + rows_[r] * a_.D;
+      std::copy(sources_[r], sources_[r] + a_.D, x_ + r * a_.D);
+    }
+    pack_panels<kNarrow, true>(x_, a_.D, a_.D, lanes(), x_columns_, packed_depth<kNarrow>(a_.D));
+    if (grad_weight_) pack_rows<kNarrow>(sources_.data(), count_, features(), x_rows_);
+  }
+
+  // All scores of the chunk; what is kept of them is exp(score - the greatest one of the tile).
+  void summarize_chunk() {
+    std::fill(most_, most_ + room_, kLeast);
+    std::fill(total_, total_ + room_, 0.0f);
+    each_tile_of_symbols([&](Range tile, int64_t index) {
+      multiply_scores(tile);
+      summarize(tile, tile_most_ + (gradients_ ? index * room_ : 0));
+    });
+    std::copy(most_, most_ + room_, summary().most + member_ * room_);
+    std::copy(total_, total_ + room_, summary().total + member_ * room_);
+  }
+
+  void multiply_scores(Range tile) {
+    const int64_t steps = packed_depth<kNarrow>(a_.D);
+    for (int64_t i = 0; i < tile.size(); ++i) {
+      const float* row = a_.weight + (tile.first + i) * a_.D;
+      if constexpr (kNarrow) {
+        narrow_row(row, a_.D, narrow_ + i * steps);
+        from_[i] = narrow_ + i * steps;
+      } else {
+        from_[i] = row;
+      }
+      to_[i] = scores(tile) + i * stride_;
+    }
+    multiply<kNarrow>(tile.size(), from_.data(), a_.D, x_columns_, lanes(), to_.data(), Start::kZero, nullptr, true);
+  }
+
+  void summarize(Range tile, float* tile_most) {
+    float* const first = scores(tile);
+    const float* bias = a_.bias ? a_.bias + tile.first : no_bias_;
+    each_target(tile, [&](int64_t r, int64_t symbol) {
+      summary().targets[r] = first[(symbol - tile.first) * stride_ + r] + bias[symbol - tile.first];
+    });
+    // Meanwhile the weight's next rows come nearer.
+    const int64_t next = std::min(tile.size(), symbols_.last - tile.last), blocks = (count_ + W - 1) / W;
+    for (int64_t r = 0; r < count_; r += W) {
+      vf most = splat(kLeast), total{};
+      for (int64_t i = 0; i < tile.size(); ++i) most = greater(most, load(first + i * stride_ + r) + bias[i]);
+      for (int64_t i = 0; i < tile.size(); ++i) {
+        if (i < next) fetch<false>(a_.weight + (tile.last + i) * a_.D, r / W, blocks);
+        float* place = first + i * stride_ + r;
+        const vf exponential = vexp(load(place) + bias[i] - most);
+        total += exponential;
+        store(place, exponential);
+      }
+      store(tile_most + r, most);
+      vf all_most = load(most_ + r), all_total = load(total_ + r);
+      add_exponentials(all_most, all_total, most, total);
+      store(most_ + r, all_most), store(total_ + r, all_total);
+    }
+  }
+
+  // The softmax's denominators from the parts of all members, and the chunk's nats.
+  double combine() {
+    for (int64_t r = 0; r < count_; r += W) {
+      vf most = load(summary().most + r), total = load(summary().total + r);
+      for (int i = 1; i < members_; ++i)
+        add_exponentials(most, total, load(summary().most + i * room_ + r), load(summary().total + i * room_ + r));
+      store(most_ + r, most), store(total_ + r, total);
+    }
+    double nats = 0;
+    for (int64_t r = 0; r < count_; ++r)
+      nats += __builtin_log(double(total_[r])) + double(most_[r]) - double(summary().targets[r]);
+    return nats;
+  }
+
+  // From exponentials to dS, and db.
+  void make_gradients(Range tile, int64_t index) {
+    const float* tile_most = tile_most_ + index * room_;
+    for (int64_t r = 0; r < count_; r += W)
+      store(factor_ + r, vexp(load(tile_most + r) - load(most_ + r)) / load(total_ + r));
+    for (int64_t v = tile.first; v < tile.last; ++v) {
+      float* row = scores(tile) + (v - tile.first) * stride_;
+      if (grad_weight_) fetch<true>(grad_weight_ + v * a_.D);
+      if (a_.grad_x) fetch<false>(a_.weight + v * a_.D);
+      vf sums{};
+      int64_t r = 0;
+      for (; r + W <= count_; r += W) {
+        const vf p = load(row + r) * load(factor_ + r);
+        store(row + r, p);
+        sums += p;
+      }
+      float sum = sum_lanes(sums);
+      for (; r < count_; ++r) sum += row[r] *= factor_[r];
+      if (grad_bias_) grad_bias_[v] = chunk_ == 0 ? sum : grad_bias_[v] + sum;
+    }
+    each_target(tile, [&](int64_t r, int64_t symbol) {
+      scores(tile)[(symbol - tile.first) * stride_ + r] -= 1.0f;
+      if (grad_bias_) grad_bias_[symbol] -= 1.0f;
+    });
+  }
+
+  void weight_gradients(Range tile) {
+    const int64_t steps = packed_depth<kNarrow>(count_);
+    for (int64_t i = 0; i < tile.size(); ++i) {
+      const float* row = scores(tile) + i * stride_;
+      if constexpr (kNarrow) {
+        narrow_row(row, count_, narrow_ + i * steps);
+        from_[i] = narrow_ + i * steps;
+      } else {
+        from_[i] = row;
+      }
+      to_[i] = grad_weight_ + (tile.first + i) * a_.D;
+    }
+    multiply<kNarrow>(tile.size(), from_.data(), count_, x_rows_, features(), to_.data(),
+                      chunk_ == 0 ? Start::kZero : Start::kAccumulate, nullptr, false);
+  }
+
+  void x_gradients(Range tile, int64_t index) {
+    for (int64_t i = 0; i < tile.size(); ++i) sources_[i] = a_.weight + (tile.first + i) * a_.D;
+    pack_rows<kNarrow>(sources_.data(), tile.size(), features(), packed_weight_);
+    for (int64_t i = 0; i < tile.size(); ++i) sources_[i] = scores(tile) + i * stride_;
+    parts_.clear();
+    each_tile(count_, kMaxRows, [&](int64_t first, int count) {
+      Item* packed = packed_scores_ + int64_t(parts_.size()) * kPart;
+      pack_transposed<kNarrow>(sources_.data(), tile.size(), stride_, first, count, packed, nullptr);
+      parts_.push_back({count, packed, own_grad_x() + first * a_.D});
+    });
+    multiply_transposed<kNarrow>(parts_, tile.size(), packed_weight_, features(), a_.D,
+                                 index == 0 ? Start::kZero : Start::kAccumulate);
+  }
+
+  void gather_x_gradients() {
+    const Range mine = share_of(count_, member_, members_);
+    for (int64_t r = mine.first; r < mine.last; ++r) {
+      float* to = a_.grad_x + rows_[r] * a_.D;
+      const float* part = shared_.grad_x + r * a_.D;
+      std::copy(part, part + a_.D, to);
+      for (int i = 1; i < members_; ++i)
+        for (int64_t d = 0; d < a_.D; ++d) to[d] += part[i * room_ * a_.D + d];
+    }
+  }
+
+  static constexpr float kLeast = std::numeric_limits<float>::lowest();  // less would make -infinity less itself a NaN
+
+  const CrossEntropyArguments& a_;
+  const int64_t* const all_rows_;
+  const int64_t num_rows_;
+  const CrossEntropyShared& shared_;
+  const int member_, members_;
+  Barrier& barrier_;
+  float *const grad_weight_, *const grad_bias_;
+  const bool gradients_;
+  const Range symbols_;
+  const int64_t room_, stride_, tiles_;  // rows of a chunk; floats in a row of scores; how many tiles
+  Arena arena_;
+  int64_t chunk_ = 0, count_ = 0;   // the chunk's number and how many rows it has
+  const int64_t* rows_ = nullptr;   // and which
+  float* scores_;                   // [own symbols, or those of a tile][stride]
+  float* tile_most_;                // [tiles][room]
+  float *factor_, *most_, *total_;  // [room]
+  float* no_bias_;                  // [kTileSymbols]
+  float* x_;                        // [room][D]
+  Item *x_columns_, *x_rows_ = nullptr, *packed_weight_ = nullptr, *packed_scores_ = nullptr, *narrow_ = nullptr;
+  std::vector<const Item*> from_;
+  std::vector<float*> to_;
+  std::vector<const float*> sources_;
+  std::vector<PackedColumns<kNarrow>> parts_;
+};
+
+// Rows of x that are in memory at a time, in whole panels; all chunks of nearly equal size.
+inline int64_t chunk_rows(const CrossEntropyArguments& a, int64_t rows) {
+  const int64_t symbols = a.wants_gradients() ? a.V : 1;  // without gradients, a tile's scores are forgotten
+  const int64_t panel = kTransposedVectors * W;
+  const int64_t most = std::clamp<int64_t>(kMostScores / std::max<int64_t>(symbols, 1), 48, kChunkRows);
+  const int64_t chunks = (rows + most - 1) / most, size = (rows + chunks - 1) / chunks;
+  return (size + panel - 1) / panel * panel;
+}
+
+template <bool kNarrow>
+double linear_cross_entropy_as(const CrossEntropyArguments& a) {
+  std::vector<int64_t> rows;  // those that count
+  for (int64_t n = 0; n < a.N; ++n) {
+    if (a.targets[n] != a.ignore_index) {
+      rows.push_back(n);
+    } else if (a.grad_x) {
+      std::fill(a.grad_x + n * a.D, a.grad_x + (n + 1) * a.D, 0.0f);
+    }
+  }
+  const int64_t size = a.V * a.D, count = rows.size();
+  if (rows.empty()) {
+    if (a.grad_weight) std::fill(a.grad_weight, a.grad_weight + size, 0.0f);
+    if (a.grad_bias) std::fill(a.grad_bias, a.grad_bias + a.V, 0.0f);
+    return 0;
+  }
+  // A thread is worth its start from some hundred thousand products on.
+  const double products = double(count) * double(size);
+  int threads = int(std::min<double>(a.threads, 1 + products / 5e5));
+  const bool by_rows = a.V < kTileSymbols * threads && size <= (int64_t{1} << 18) && count >= 2 * threads;
+  std::vector<double> nats(threads, 0.0);
+  Arena arena;
+  if (!by_rows) {
+    const CrossEntropyShared shared(arena, a, threads, chunk_rows(a, count));
+    run_team(threads, [&](int thread, Barrier& barrier, int members) {
+      nats[thread] = CrossEntropyPart<kNarrow>(a, rows.data(), count, shared, thread, members, barrier, a.grad_weight,
+                                               a.grad_bias).run();
+    });
+    return nats[0];
+  }
+  float* weights = a.grad_weight ? arena.take<float>(threads * size) : nullptr;
+  float* biases = a.grad_bias ? arena.take<float>(threads * a.V) : nullptr;
+  run_team(threads, [&](int thread, Barrier& barrier, int members) {
+    const Range mine = share_of(count, thread, members);
+    Arena own;
+    Barrier alone(1);
+    const CrossEntropyShared shared(own, a, 1, chunk_rows(a, mine.size()));
+    nats[thread] = CrossEntropyPart<kNarrow>(a, rows.data() + mine.first, mine.size(), shared, 0, 1, alone,
+                                             weights ? weights + thread * size : nullptr,
+                                             biases ? biases + thread * a.V : nullptr).run();
+    barrier.wait();
+    auto sum_parts = [&](float* sum, const float* parts, int64_t all) {
+      const Range part = share_of(sum ? all : 0, thread, members);
+      for (int64_t i = part.first; i < part.last; ++i) {
+        float total = parts[i];
+        for (int other = 1; other < members; ++other) total += parts[other * all + i];
+        sum[i] = total;
+      }
+    };
+    sum_parts(a.grad_weight, weights, size);
+    sum_parts(a.grad_bias, biases, a.V);
+  });
+  double sum = 0;
+  for (double part : nats) sum += part;
+  return sum;
+}
+
+}  // namespace unspool::UNSPOOL_TARGET
