@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from catalogue import BUILDERS
-from unspool import GRU, LSTM, SLSTM, Elman, MinGRU, Recurrent, recurrent_dropout, zoneout
+from unspool import GRU, LSTM, SLSTM, Elman, MinGRU, ProjectedLSTM, Recurrent, recurrent_dropout, zoneout
 from unspool.errors import ConfigError
 
 

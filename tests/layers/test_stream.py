@@ -207,6 +207,7 @@ def test_a_layer_in_training_mode_is_refused():
 
 
 @native
+@pytest.mark.filterwarnings("ignore:unspool's native engine does not run")
 def test_what_the_engine_cannot_run_goes_step_by_step_and_says_so():
     class Branching(UserCell):
         reference_only = True
