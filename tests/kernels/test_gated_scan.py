@@ -37,7 +37,6 @@ def _final(state):
     return state if isinstance(state, tuple) else (state,)
 
 
-@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")  # of the peer
 @pytest.mark.parametrize("with_state", [False, True], ids=["from_zero", "from_a_state"])
 @pytest.mark.parametrize("dtype", [D, torch.float32])
 @pytest.mark.parametrize("name", PEERS)

@@ -17,6 +17,9 @@ from unspool.kernels.program import Program, parse
 from unspool.kernels.residuals import plan_training
 from unspool.kernels.scan_inputs import DIFFERENTIABLE, ScanInputs
 
+SPLIT = 0
+"""How threads share a scan: 0 as measured to be best, 1 by units, 2 by sequences. The tests set it."""
+
 _REAL = tuple(i for i, name in enumerate(ScanInputs._fields) if name not in ("lengths", "reset"))
 _STEPS = DIFFERENTIABLE.index(ScanInputs._fields.index("steps"))
 
@@ -180,5 +183,5 @@ def _sizes(programs: NativePrograms, inputs: ScanInputs, saves: bool, reverse: b
     saved = programs.saved if saves else 0
     return [
         *inputs.x.shape, hidden_size, programs.gates, num_states, *counts, saved, programs.slots,
-        inputs.weight_hh is not None, narrow, reverse, torch.get_num_threads(),
+        inputs.weight_hh is not None, narrow, reverse, torch.get_num_threads(), SPLIT,
     ]  # fmt: skip

@@ -33,15 +33,16 @@ class Addresses {
   const int64_t* next_;
 };
 
-// sizes: T B I H G S vectors steps sequences saved slots product narrow reverse threads.
+// sizes: T B I H G S vectors steps sequences saved slots product narrow reverse threads split.
 // addresses: the fields of ScanInputs in their order, the buffer, the states.
 ScanArguments arguments(const Integers& sizes, const Integers& addresses) {
   ScanArguments a{};
-  if (sizes.size() != 15 || addresses.size() != 14 + size_t(sizes[5])) throw nb::value_error("scan: wrong counts");
+  if (sizes.size() != 16 || addresses.size() != 14 + size_t(sizes[5])) throw nb::value_error("scan: wrong counts");
   a.T = sizes[0], a.B = sizes[1], a.I = sizes[2], a.H = sizes[3], a.G = sizes[4], a.S = sizes[5];
   a.num_vectors = sizes[6], a.num_steps = sizes[7], a.num_sequences = sizes[8];
   a.saved = sizes[9], a.slots = sizes[10];
   a.product = sizes[11], a.narrow = sizes[12], a.reverse = sizes[13], a.threads = int(sizes[14]);
+  a.split = int(sizes[15]);
   a.states.resize(a.S);
   Addresses take(addresses);
   take(a.x), take(a.weight_ih), take(a.bias_ih), take(a.weight_hh), take(a.bias_hh), take(a.initial);

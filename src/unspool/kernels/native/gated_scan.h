@@ -24,6 +24,7 @@ inline Split choose_split(const ScanArguments& a, double real_steps) {
   const double work = double(a.G) * a.H * (a.product ? a.H : 8) * std::max(1.0, real_steps / std::max<int64_t>(a.T, 1));
   const int wanted = std::max(1, a.threads);
   if (wanted == 1 || a.T * a.B == 0) return {1, false};
+  if (a.split) return {wanted, a.split == 1};
   const bool units_pay = a.H >= 2 * W * wanted && work / wanted > 20000;
   const bool rows_pay = a.B >= wanted && work * a.T / wanted > 200000;
   if (rows_pay && !(units_pay && (a.H >= 512 || a.B < 2 * wanted))) return {wanted, false};

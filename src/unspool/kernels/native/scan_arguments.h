@@ -18,6 +18,7 @@ struct ScanArguments {
   int64_t slots;                                  // of a row of `buffer`, each [H]
   bool product, narrow, reverse;                  // narrow: products in bfloat16
   int threads;
+  int split;  // 0: as choose_split finds best; 1: by units; 2: by sequences
 
   const float* x;              // [T, B, I], or [T, B, G*H] without weight_ih
   const float *weight_ih, *bias_ih;  // [G*H, I], [G*H]
