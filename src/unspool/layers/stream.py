@@ -29,7 +29,7 @@ class Stream:
         stream.input.copy_(x)       # or: write into `input`,
         use(stream.step())          # which saves the checks, half a microsecond
 
-    In float32 on a CPU a step is one call into the native engine, which takes no memory and keeps its own packed copy of
+    In float32 on a CPU a step is one call into the native engine, which takes next to no memory and keeps its own packed copy of
     the weights. Where that cannot be, the layer's own `step` runs, a warning says so, and `reason` says why.
 
     The weights follow the layer's parameters: those that an optimizer, `load_state_dict` or any other operation in place

@@ -27,7 +27,9 @@ inline Split choose_split(const ScanArguments& a, double real_steps) {
   if (a.split) return {wanted, a.split == 1};
   const bool units_pay = a.H >= 2 * W * wanted && work / wanted > 20000;
   const bool rows_pay = a.B >= wanted && work * a.T / wanted > 200000;
-  if (rows_pay && !(units_pay && (a.H >= 512 || a.B < 2 * wanted))) return {wanted, false};
+  // Few rows of a large weight: half a weight fits where a whole one does not. See docs/results/engine.md.
+  const bool weights_count = a.H >= 512 || (a.H >= 128 && a.B <= 2 * wanted);
+  if (rows_pay && !(units_pay && weights_count)) return {wanted, false};
   if (units_pay) return {wanted, true};
   return {1, false};
 }
