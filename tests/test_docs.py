@@ -55,6 +55,19 @@ def test_every_command_and_flag_of_the_pages_exists():
     known = set(parser.format_help().replace("|", " ").replace(",", " ").split())
     known |= {"--out", "--config", "--resume", "--json", "--prompt", "--length", "--temperature", "--top-k", "--top-p"}
     known |= {"--unknown", "--fix"}
+    known |= _flags_of("bench", "engine")
     for page in PAGES:
         used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
         assert used <= known, (page.name, used - known)
+
+
+def _flags_of(*command):
+    """What the command line's own help lists."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "unspool.cli", *command, "--help"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
+    return set(re.findall(r"--[a-z][a-z-]+", shown))
