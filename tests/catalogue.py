@@ -31,14 +31,36 @@ class UserCell(GatedCell):
         return HiddenState(h=(1 - f) * state.h + f * torch.where(n > 0.5, n, torch.nn.functional.gelu(n)))
 
 
+class Multiplicative(GatedCell):
+    """Gates that are multiplied, and so saved for the backward pass as they are, and a mean over the units."""
+
+    gates = ("a", "n")
+
+    def pointwise(self, x, h, state):
+        n = torch.tanh(x[1] + h[1] - h[1].mean(-1, keepdim=True))
+        return HiddenState(h=0.5 * state.h + n * torch.tanh(x[0] * h[0]))
+
+
+class OwnProjection(Multiplicative):
+    """The same with gates that the cell itself computes from x."""
+
+    linear_projection = False
+
+
+def squash(a):
+    return a / (1 + a.abs())
+
+
 BUILDERS = {
     **CELLS,
     "user": UserCell,
+    "multiplicative": Multiplicative,
+    "own_projection": OwnProjection,
     "elman_relu": lambda i, h: Elman(i, h, activation=torch.relu),
     "elman_sigmoid_output": lambda i, h: Elman(
         i, h, activation=torch.sigmoid, output_size=5, output_activation=torch.tanh
     ),
-    "elman_user_activation": lambda i, h: Elman(i, h, activation=lambda a: a / (1 + a.abs())),
+    "elman_user_activation": lambda i, h: Elman(i, h, activation=squash),
     "lstm_no_bias": lambda i, h: LSTM(i, h, bias=False),
     "projected_lstm_no_bias": lambda i, h: ProjectedLSTM(i, h, 3, bias=False),
     "slstm_heads": lambda i, h: SLSTM(i, h, num_heads=2),

@@ -8,7 +8,7 @@ import torch
 
 from catalogue import BUILDERS
 from unspool import LSTM, Recurrent
-from unspool.cells import GatedCell
+from unspool.cells import GatedCell, base
 from unspool.kernels import isa, native_scan
 from unspool.kernels.scan_inputs import ScanInputs
 from unspool.state import map_state, state_tensors
@@ -18,7 +18,22 @@ pytestmark = pytest.mark.skipif(isa.instruction_set() is None, reason="the nativ
 
 GATED = [name for name in BUILDERS if isinstance(BUILDERS[name](2, 2), GatedCell)]
 SIZES = [(1, 1, 1, 1), (5, 2, 3, 4), (7, 3, 5, 19), (2, 9, 33, 64), (9, 1, 4, 130), (6, 17, 70, 72)]  # T, B, I, H
+PROGRAMS = {}
 OPTIONS = list(itertools.product([False, True], repeat=3))  # reverse, lengths, resets
+
+
+@pytest.fixture(autouse=True)
+def _one_trace_for_all_sizes(monkeypatch):
+    """Tracing would take most of the time here; no cell of the catalogue has equations that depend on its sizes."""
+    settings = base._settings
+
+    def without_sizes(module):
+        return tuple(
+            s for s in settings(module) if not isinstance(s, tuple) or s[0] not in ("input_size", "hidden_size")
+        )
+
+    monkeypatch.setattr(base, "_settings", without_sizes)
+    monkeypatch.setattr(base, "_PROGRAMS", PROGRAMS)
 
 
 def _state(cell, batch_size):
@@ -97,6 +112,15 @@ def test_every_cell_at_every_size(name, instruction_set):
 @pytest.mark.parametrize("name", GATED)
 def test_every_cell_with_every_option(name, reverse, lengths, resets, sharing):
     _compare(BUILDERS[name](5, 34), (5, 3, 5, 34), reverse, lengths, resets)
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_without_gradients_the_states_are_the_same(name, sharing):
+    layer, x = Recurrent(BUILDERS[name](5, 34)).eval(), torch.randn(7, 3, 5)
+    expected = layer(x, lengths=torch.tensor([7, 0, 4]))
+    with torch.no_grad():
+        found = layer(x, lengths=torch.tensor([7, 0, 4]))
+    torch.testing.assert_close(tuple(state_tensors(found)), tuple(state_tensors(expected)))
 
 
 @pytest.mark.parametrize("instruction_set", isa.instruction_sets(), indirect=True)

@@ -1,4 +1,4 @@
-// The whole test framework: CHECK says what failed and goes on; failures() is the exit code's number.
+// The whole test framework: CHECK(condition[, message]) says what failed and goes on; failures() is the exit code's number.
 #pragma once
 
 #include <cstdio>
@@ -8,10 +8,10 @@ inline int& failures() {
   return count;
 }
 
-#define CHECK(condition)                                                           \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
-      std::fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-      ++failures();                                                                \
-    }                                                                              \
-  } while (0)
+#define CHECK(condition, ...) expect_that(static_cast<bool>(condition), __FILE__, __LINE__, #condition __VA_OPT__(, ) __VA_ARGS__)
+
+inline void expect_that(bool holds, const char* file, int line, const char* condition, const char* message = "") {
+  if (holds) return;
+  std::fprintf(stderr, "%s:%d: failed: %s %s\n", file, line, condition, message);
+  ++failures();
+}

@@ -5,7 +5,12 @@
 #include <initializer_list>
 #include <limits>
 
+#define UNSPOOL_STRIDE 29989  // math_test.h alone would take a minute in qemu
+
 #include "check.h"
+#include "math_test.h"
+#include "matmul_test.h"
+#include "scan_test.h"
 #include "simd.h"
 #include "stream_test.h"
 
@@ -109,6 +114,9 @@ int main() {
   test_sum_lanes();
   test_to_bfloat16();
   test_dot_bfloat16();
+  test_math();
+  matmul_test::test();
+  scan_test::test();
   stream_test::test();
   if (failures()) std::fprintf(stderr, "%d checks failed\n", failures());
   return failures() ? 1 : 0;

@@ -1,7 +1,7 @@
-// Every function of math.h against libm in double precision, over a sample of all float bit patterns: every
-// 997th, or every UNSPOOL_STRIDE-th (1 for all: 20 minutes). The bounds asserted are those math.h states.
+// Every function of vector_math.h against libm in double precision, over a sample of all float bit patterns: every
+// 997th, or every UNSPOOL_STRIDE-th (1 for all: 20 minutes). The bounds asserted are those vector_math.h states.
 //
-// Include it after defining CHECK(condition, message). UNSPOOL_REPORT prints the errors found.
+// UNSPOOL_REPORT prints the errors found.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,8 @@
 #include <cstdio>
 #include <limits>
 
-#include "../../src/unspool/kernels/native/vector_math.h"
+#include "check.h"
+#include "vector_math.h"
 
 namespace math_test {
 
@@ -54,7 +55,7 @@ void bounded(const char* name, double bound, bool flushes, Function&& function, 
   const float specials[] = {
       0.0f, -0.0f, 1.0f, -1.0f, INFINITY, -INFINITY, NAN, -NAN, std::bit_cast<float>(0x7f800001u),
       std::bit_cast<float>(0xffffffffu), std::bit_cast<float>(0xff812345u),
-      // The ends of the range, where exp leaves it, the seams of math.h.
+      // The ends of the range, where exp leaves it, the seams of vector_math.h.
       0x1p-126f, -0x1p-126f, 0x1p-149f, -0x1p-149f, 0x1.fffffep+127f, -0x1.fffffep+127f,
       88.72283f, 88.72284f, 89.0f, -87.33654f, -87.33655f, -88.72284f, -103.9f, -104.0f,
       9.01f, 9.02f, -9.02f, 0.26f, 0.88f, 3.92f, 4.0f, 1e4f, -1e4f, 0x1p+20f, 0x1.000002p+20f,

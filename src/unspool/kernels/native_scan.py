@@ -121,7 +121,10 @@ def compile_programs(forward: str, adjoint: str) -> NativePrograms:
     backward, h_slots = _with_gate_gradients_once(plan.backward, plan.same, gates)
     extra = sum(slot >= gates for slot in h_slots)
     num_states = inference.size("s")
-    in_place = {num_states + j: j for j in range(min(saved, gates))}
+    # a gate that is saved as it is must be moved: without weight_ih it does not lie in the buffer, and a partial tile is
+    # staged elsewhere
+    raw = [plan.forward.outputs[num_states + j] == f"x{j}" for j in range(min(saved, gates))]
+    in_place = {num_states + j: j for j, is_raw in enumerate(raw) if not is_raw}
     first_carry = len(backward.inputs) - num_states
     # an x-gradient, or an h-gradient of its own, is written over the saved value in the same slot; dL/ds over the carry
     back_in_place = {j: j for j in range(min(saved, gates + extra))}

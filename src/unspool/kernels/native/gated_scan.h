@@ -10,87 +10,9 @@
 #include "parallel.h"
 #include "program.h"
 #include "scan_arguments.h"
+#include "share.h"
 
 namespace unspool::UNSPOOL_TARGET {
-
-// How a team shares a scan.
-struct Split {
-  int threads;
-  bool by_units;
-};
-
-inline Split choose_split(const ScanArguments& a, double real_steps) {
-  // Measured with `unspool bench engine`: below about 40,000 multiplications a step a barrier costs more than it saves.
-  const double work = double(a.G) * a.H * (a.product ? a.H : 8) * std::max(1.0, real_steps / std::max<int64_t>(a.T, 1));
-  const int wanted = std::max(1, a.threads);
-  if (wanted == 1 || a.T * a.B == 0) return {1, false};
-  if (a.split) return {wanted, a.split == 1};
-  const bool units_pay = a.H >= 2 * W * wanted && work / wanted > 20000;
-  const bool rows_pay = a.B >= wanted && work * a.T / wanted > 200000;
-  // Few rows of a large weight: half a weight fits where a whole one does not. See docs/results/engine.md.
-  const bool weights_count = a.H >= 512 || (a.H >= 128 && a.B <= 2 * wanted);
-  if (rows_pay && !(units_pay && weights_count)) return {wanted, false};
-  if (units_pay) return {wanted, true};
-  return {1, false};
-}
-
-// What one thread of a team has in hand: its sequences, its units, and where every tensor's rows lie.
-class Share {
- public:
-  Share(const ScanArguments& a, const Rows& rows, Split split, int thread, int threads)
-      : a_(a), rows_(rows), units_{0, a.H} {
-    if (split.by_units) {
-      units_ = share_of(a.H, thread, threads, W);
-      for (int64_t i = 0; i < a.B; ++i) own_.push_back(i);
-    } else {
-      for (int64_t i = thread; i < a.B; i += threads) own_.push_back(i);
-    }
-  }
-
-  Range units() const { return units_; }
-  int64_t sequences() const { return own_.size(); }
-  int64_t place(int64_t own) const { return own_[own]; }                       // in the order of falling length
-  int64_t sequence(int64_t own) const { return rows_.order[own_[own]]; }       // b
-  int64_t active(int64_t t) const {                                            // of the own sequences, at step t
-    const int64_t count = rows_.count[t];
-    if (own_.empty() || own_[0] >= count) return 0;
-    const int64_t stride = own_.size() > 1 ? own_[1] - own_[0] : 1;
-    return std::min<int64_t>(own_.size(), (count - own_[0] + stride - 1) / stride);
-  }
-
-  float* state(int64_t j, int64_t t, int64_t b) const { return a_.states[j] + (t * a_.B + b) * a_.H; }
-  const float* initial(int64_t j, int64_t b) const { return a_.initial + (j * a_.B + b) * a_.H; }
-  bool resets(int64_t t, int64_t b) const { return a_.reset && a_.reset[t * a_.B + b]; }
-  bool begins(int64_t t, int64_t b) const { return a_.reverse ? t + 1 == rows_.length[b] : t == 0; }
-  const float* before(int64_t j, int64_t t, int64_t b) const {  // the state that step t starts from
-    if (resets(t, b)) return a_.reset_state + (j * a_.B + b) * a_.H;
-    return begins(t, b) ? initial(j, b) : state(j, a_.reverse ? t + 1 : t - 1, b);
-  }
-  const float* x(int64_t t, int64_t b) const { return a_.x + (t * a_.B + b) * (a_.weight_ih ? a_.I : a_.G * a_.H); }
-  float* buffer(int64_t t, int64_t own) const { return a_.buffer + (rows_.start[t] + own_[own]) * a_.slots * a_.H; }
-  const float* mask(int64_t b) const { return a_.mask ? a_.mask + b * a_.H : nullptr; }
-
-  // Points the inputs that both programs share, beginning at input `i`: vectors, steps, sequences.
-  int64_t point_others(Machine& machine, int64_t i, int64_t t, int64_t b, int64_t u) const {
-    for (int64_t p = 0; p < a_.num_vectors; ++p) machine.input(i++, a_.vectors + p * a_.H + u);
-    for (int64_t n = 0; n < a_.num_steps; ++n) machine.input(i++, a_.steps + ((n * a_.T + t) * a_.B + b) * a_.H + u);
-    for (int64_t q = 0; q < a_.num_sequences; ++q) machine.input(i++, a_.sequences + (q * a_.B + b) * a_.H + u);
-    return i;
-  }
-
- private:
-  const ScanArguments& a_;
-  const Rows& rows_;
-  Range units_;
-  std::vector<int64_t> own_;
-};
-
-// Parts of a range of units, as wide as a machine runs at once.
-inline std::vector<Range> tiles_of(Range units, int64_t width) {
-  std::vector<Range> tiles;
-  for (int64_t u = units.first; u < units.last; u += width) tiles.push_back({u, std::min(units.last, u + width)});
-  return tiles;
-}
 
 // A weight [G*H, depth] packed for products that give some units of every gate: one set of panels a tile and gate.
 template <bool kNarrow>
@@ -149,7 +71,9 @@ struct ForwardShared {
   element<kNarrow>* fed[2];        // [B][fed_stride]: what enters the product, where it is not a state itself
   element<kNarrow>* weight_ih;     // packed, where all threads read all units
   element<kNarrow>* weight_hh;
-  float* products;                 // [B][G][padded H], where a program needs whole rows but threads have only some units
+  // Where a program needs whole rows but threads have only some units each:
+  float* products;                 // [B][G][padded H]
+  float* gates;                    // [chunk][B][G][H], x-parts where there is no buffer for them
   const float *bias_ih, *bias_hh;  // padded
 };
 
@@ -176,6 +100,11 @@ class ForwardScan {
 
   // Whether what enters the product is copied: narrowed, masked, or away from rows that crowd the same cache sets.
   static bool feeds(const ScanArguments& a) { return a.product && (kNarrow || a.mask || crowds(a.B, a.H)); }
+  // Steps whose input products are computed together, the same for all threads that share units.
+  static int64_t chunk(const ScanArguments& a, int threads, int64_t sequences) {
+    const int64_t row = std::max<int64_t>(1, a.G * a.H / threads);
+    return std::max<int64_t>(1, std::clamp<int64_t>(131072 / row, 48, 480) / std::max<int64_t>(1, sequences));
+  }
   static int64_t input_size(const ScanArguments& a) { return GateWeights<kNarrow>(a, {{0, a.H}}, a.I, 6).size(); }
   static int64_t recurrent_size(const ScanArguments& a) {
     return GateWeights<kNarrow>(a, tiles_of({0, a.H}, kTile), a.H, 6).size();
@@ -200,12 +129,11 @@ class ForwardScan {
 
   void prepare() {
     const int64_t sequences = rows_at_once();
-    const int64_t row = a_.G * share_.units().size();
-    chunk_ = std::max<int64_t>(1, std::clamp<int64_t>(131072 / std::max<int64_t>(row, 1), 48, 480) / sequences);
+    chunk_ = chunk(a_, split_.by_units ? threads_ : 1, sequences);
     const int64_t most = chunk_ * sequences;
     from_.resize(std::max(most, sequences)), to_.resize(std::max(most, sequences));
     if (kNarrow && a_.weight_ih) narrow_x_ = arena_.take<uint32_t>(most * packed_depth<kNarrow>(a_.I));
-    if (!a_.buffer && a_.weight_ih) gates_ = arena_.take<float>(most * a_.G * a_.H);
+    if (!a_.buffer && a_.weight_ih) gates_ = shared_.gates ? shared_.gates : arena_.take<float>(most * a_.G * a_.H);
     block_ = (sequences + (sequences - 1) / 96) / ((sequences - 1) / 96 + 1);  // of equal size, 96 at most
     group_ = machine_.whole_rows() ? (a_.H + W - 1) / W * W : kTile;
     if (a_.product && !meets_in_rows()) products_ = arena_.take<float>(block_ * a_.G * group_);
@@ -268,8 +196,8 @@ class ForwardScan {
         const int64_t stride = a_.G * group_;
         for (int64_t tile = 0; tile < int64_t(recurrent_.tiles().size()); ++tile)
           multiply_tile(tile, 0, active, shared_.products, stride, recurrent_.tiles()[tile].first);
-        barrier_.wait();
       }
+      barrier_.wait();
       for (int64_t i = thread_; i < active; i += threads_)
         run_program(n, i, {0, a_.H}, a_.product ? shared_.products + i * a_.G * group_ : nullptr);
     } else {
@@ -389,6 +317,8 @@ void scan_forward_as(const ScanArguments& a, const EncodedProgram& program) {
   if (!split.by_units && a.product) shared.weight_hh = arena.take<element<kNarrow>>(Scan::recurrent_size(a));
   if (split.by_units && program.has_reduction && a.product)
     shared.products = arena.take<float>(a.B * a.G * ((a.H + W - 1) / W * W));
+  if (split.by_units && program.has_reduction && a.weight_ih && !a.buffer)
+    shared.gates = arena.take<float>(Scan::chunk(a, split.threads, a.B) * a.B * a.G * a.H);
   run_team(split.threads, [&](int thread, Barrier& barrier, int threads) {
     Scan(a, program, rows, split, shared, thread, threads, barrier).run();
   });
