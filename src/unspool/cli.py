@@ -12,6 +12,7 @@ from unspool import __version__, benchmarks
 from unspool.checkpoint import create_folder, load, open_folder, stored_settings
 from unspool.config import ArgumentParser, add_flags, build_settings, commented_toml, to_json
 from unspool.errors import UnspoolError
+from unspool.kernels.isa import instruction_set
 from unspool.search import Sampling
 from unspool.tasks import TASKS, LanguageModeling
 from unspool.training import SECTIONS, Trainer, find_device, model_size
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
+        instruction_set()  # refuses a wrong UNSPOOL_ISA before any work
         options.run(options)
         sys.stdout.flush()
     except UnspoolError as error:

@@ -113,7 +113,7 @@ def test_means_are_geometric_and_large_sizes_stand_apart():
 
 
 def test_the_floor_is_products_at_the_peak_and_weights_at_the_bandwidth():
-    limits = Limits(1, flops=1e9, bf16_flops=2e9, reads=((1024, 1e9), (1 << 20, 1e9)), source="made up")
+    limits = Limits(1, flops=1e9, bf16_flops=2e9, reads=((1024, 1e9), (1 << 20, 1e9)))
     shape = LayerShape(num_steps=10, batch_size=100, input_size=8, hidden_size=8, num_gates=4)
     assert layer_flops(shape, training=True) == 6 * 2 * 10 * 100 * 8 * 32
     assert layer_floor(shape, limits, training=True) == pytest.approx(layer_flops(shape, True) / 1e9)

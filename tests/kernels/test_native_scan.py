@@ -8,7 +8,7 @@ import torch
 
 from catalogue import BUILDERS
 from unspool import LSTM, Recurrent
-from unspool.cells import GatedCell, base
+from unspool.cells import GatedCell, programs
 from unspool.kernels import isa, native_scan
 from unspool.kernels.scan_inputs import ScanInputs
 from unspool.state import map_state, state_tensors
@@ -25,15 +25,15 @@ OPTIONS = list(itertools.product([False, True], repeat=3))  # reverse, lengths, 
 @pytest.fixture(autouse=True)
 def _one_trace_for_all_sizes(monkeypatch):
     """Tracing would take most of the time here; no cell of the catalogue has equations that depend on its sizes."""
-    settings = base._settings
+    settings = programs._settings
 
     def without_sizes(module):
         return tuple(
             s for s in settings(module) if not isinstance(s, tuple) or s[0] not in ("input_size", "hidden_size")
         )
 
-    monkeypatch.setattr(base, "_settings", without_sizes)
-    monkeypatch.setattr(base, "_PROGRAMS", PROGRAMS)
+    monkeypatch.setattr(programs, "_settings", without_sizes)
+    monkeypatch.setattr(programs, "_PROGRAMS", PROGRAMS)
 
 
 def _state(cell, batch_size):

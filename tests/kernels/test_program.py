@@ -77,7 +77,7 @@ def test_text_parses_back_to_the_same_program(name):
     cell, noise = _gated(name)
     signature = cell.signature(noise)
     for tracer in (trace, trace_adjoint, trace_tangent):
-        program = tracer(cell._grouped, signature)
+        program = tracer(cell.grouped, signature)
         again = parse(program.text)
         assert again == program
         assert again.digest == program.digest
@@ -264,10 +264,10 @@ def test_the_gradient_of_a_probe_is_the_total_gradient_of_a_state(name):
     initial = torch.stack(tuple(cell.initial_state(2)))
     inputs = ScanInputs(x, weights.weight_ih, weights.bias_ih, weights.weight_hh, weights.bias_hh, initial)
     signature = cell.signature()
-    forward = with_probes(trace(cell._grouped, signature))
+    forward = with_probes(trace(cell.grouped, signature))
 
     def probed(x, h, s, v, n, q):
-        return [new + probe for new, probe in zip(cell._grouped(x, h, s), n, strict=True)]
+        return [new + probe for new, probe in zip(cell.grouped(x, h, s), n, strict=True)]
 
     adjoint = trace_adjoint(probed, signature._replace(steps=signature.states))
     probes = torch.zeros(signature.states, 6, 2, 4, dtype=torch.float64, requires_grad=True)
@@ -278,7 +278,7 @@ def test_the_gradient_of_a_probe_is_the_total_gradient_of_a_state(name):
     reached = []
 
     def watched(x, h, s, *_):
-        new = [t.clone() for t in cell._grouped(x, h, s)]  # the state as it is handed on
+        new = [t.clone() for t in cell.grouped(x, h, s)]  # the state as it is handed on
         [t.retain_grad() for t in new]
         reached.append(new)
         return new

@@ -7,20 +7,15 @@ import math
 import os
 import platform
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from unspool.benchmarks.timing import Pace, interleave
+from unspool.errors import UnspoolError
 
 _READ_SIZES = tuple(kib * 1024 for kib in (16, 256, 768, 2048, 8192, 16384, 131072))
 _FLAGS = ("avx2", "fma", "avx512f", "avx512vl", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "asimd", "bf16")
 _PACKAGES = ("unspool", "torch", "numpy", "jax", "jaxlib", "onnx", "onnxruntime", "openvino")
-_PRODUCT = 768  # rows and columns of the product that stands in for a peak
 
 
 @dataclass(frozen=True)
@@ -32,14 +27,12 @@ class Limits:
         flops: fp32 operations a second, all cores together.
         bf16_flops: the same with products in bf16; that of fp32 where the machine has no bf16 product.
         reads: (bytes that each core goes through again and again, bytes a second and core), rising.
-        source: which primitives measured them.
     """
 
     threads: int
     flops: float
     bf16_flops: float
     reads: tuple[tuple[int, float], ...]
-    source: str
 
     def read_rate(self, size: float) -> float:
         """Bytes a second and core when each core reads `size` bytes again and again, between the measured sizes."""
@@ -57,28 +50,24 @@ class Limits:
 
 
 def measure_limits(threads: int, seconds: float = 0.1) -> Limits:
-    """Measures the peaks of the machine.
-
-    The native module's ``measure_fma(seconds, threads)`` gives operations a second of all threads together, and its
-    ``measure_read(bytes, seconds, threads)`` bytes a second of all together, each thread reading `bytes` of its own.
-    Without it torch.mm and a sum stand in, which are lower bounds of the peaks.
+    """Measures the peaks of the machine with the native engine's own loops of multiply-adds and of loads.
 
     Args:
         threads: cores at work.
         seconds: for each of the measurements.
+
+    Raises:
+        UnspoolError: there is no native engine.
     """
     native = native_module()
-    fma, read = getattr(native, "measure_fma", None), getattr(native, "measure_read", None)
-    flops = fma(seconds, threads) if fma else _product_rate(seconds)
-    reads = [
-        (size, (read(size, seconds, threads) if read else _sum_rate(size, seconds, threads))) for size in _READ_SIZES
-    ]
-    source = f"{'native measure_fma' if fma else f'torch.mm {_PRODUCT}^3, a lower bound'}; " + (
-        "native measure_read" if read else "torch sum, a lower bound"
-    )
+    if native is None:
+        raise UnspoolError(
+            "bench engine: the native engine is not built, so there is nothing to measure; see README.md."
+        )
+    flops = native.measure_multiplications(seconds, threads)
+    reads = tuple((size, native.measure_reads(size, seconds, threads) / threads) for size in _READ_SIZES)
     has_bf16 = bool({"avx512_bf16", "amx_bf16", "bf16"} & set(cpu_flags()))
-    per_core = tuple((size, rate / threads) for size, rate in reads)
-    return Limits(threads, flops, flops * (2 if has_bf16 else 1), per_core, source)
+    return Limits(threads, flops, flops * (2 if has_bf16 else 1), reads)
 
 
 def native_module() -> Any | None:
@@ -110,25 +99,6 @@ def cpu_flags() -> list[str]:
     """Those of the processor's extensions that matter here."""
     found = set(_cpu_info("flags").split()) | set(_cpu_info("Features").split())
     return [flag for flag in _FLAGS if flag in found]
-
-
-def _product_rate(seconds: float) -> float:
-    a = torch.randn(_PRODUCT, _PRODUCT)
-    return 2 * _PRODUCT**3 / _best(lambda: torch.mm(a, a), seconds)
-
-
-def _sum_rate(size: int, seconds: float, threads: int) -> float:
-    values = torch.ones(threads * size // 4)
-    return values.nbytes / _best(values.sum, seconds)
-
-
-def _best(call: Callable[[], object], seconds: float) -> float:
-    """Seconds of the quickest of some samples."""
-    begin, best = time.perf_counter(), math.inf
-    while time.perf_counter() - begin < seconds or best == math.inf:
-        pace = Pace(rounds=1, sample_seconds=seconds / 20, settle_seconds=0.0)
-        best = min(best, *interleave({"it": call}, pace)["it"])
-    return best
 
 
 def _cpu_name() -> str:

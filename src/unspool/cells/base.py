@@ -5,15 +5,24 @@ product, exact backpropagation through time, streaming) is inherited. See docs/a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from unspool import initializers
+from unspool.cells.programs import trace_cell, trace_step
 from unspool.errors import LoweringError, ShapeError
-from unspool.kernels import CellPrograms, ScanInputs, Signature, fold, gated_scan, linear_scan, trace, trace_adjoint
+from unspool.kernels import (
+    CellPrograms,
+    ScanInputs,
+    Signature,
+    clear_padding,
+    fold,
+    gated_scan,
+    linear_scan,
+)
 from unspool.kernels.dispatch import warn_slow
 from unspool.kernels.explanation import explain_scan, note
 from unspool.types import Bool, Float, Int, Noise
@@ -68,6 +77,11 @@ class Cell(nn.Module, ABC):
         return self.hidden_size
 
     @property
+    def reads_out(self) -> bool:
+        """Whether its output may be another than its hidden state."""
+        return type(self).readout is not Cell.readout
+
+    @property
     def state_sizes(self) -> tuple[int, ...]:
         """Features of each state."""
         return (self.hidden_size,) * len(self.state_type._fields)
@@ -87,7 +101,7 @@ class Cell(nn.Module, ABC):
         reset: Bool[Tensor, "T B"] | None = None,
         reverse: bool = False,
     ) -> Any:
-        """The state after every step: `state_type` of tensors [T, B, H]."""
+        """The state after every step: `state_type` of tensors [T, B, H]. Beyond the lengths x may hold anything."""
 
     @abstractmethod
     def step(self, x: Float[Tensor, "B I"], state: Any, noise: Noise | None = None) -> tuple[Tensor, Any]:
@@ -120,7 +134,12 @@ class Cell(nn.Module, ABC):
 
     def zeros(self, *shape: int) -> Tensor:
         """Zeros of the type and on the device of the cell's parameters."""
-        return next(self.parameters()).new_zeros(shape)
+        return self.any_parameter().new_zeros(shape)
+
+    def any_parameter(self) -> Tensor:
+        """One of the cell's parameters, for its type and its device."""
+        own = next((parameter for parameter in self._parameters.values() if parameter is not None), None)
+        return next(self.parameters()) if own is None else own
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}"
@@ -201,7 +220,7 @@ class GatedCell(Cell):
         Raises:
             LoweringError: the equations cannot become a program.
         """
-        return _trace_cell(self, *self.signature(noise))
+        return trace_cell(self, *self.signature(noise))
 
     def projection_vectors(self) -> Float[Tensor, "Q H"] | None:
         """What `finish_projection` takes; None for a cell without one."""
@@ -219,7 +238,7 @@ class GatedCell(Cell):
             raise LoweringError(f"{type(self).__name__} has an input projection of its own")
         signature = self.signature()
         signature = signature._replace(vectors=signature.vectors + len(extra))
-        return _trace_step(self, self._finished_step, signature)
+        return trace_step(self, self._finished_step, signature)
 
     def step_weights(self) -> CellWeights:
         weights, extra = self.weights(), self.projection_vectors()
@@ -230,7 +249,7 @@ class GatedCell(Cell):
 
     def _finished_step(self, x: Gates, h: Gates, state: Gates, vectors: Gates, *none: Gates) -> Any:
         own = len(self.vectors)
-        return self._grouped(self.finish_projection(x, vectors[own:]), h, state, vectors[:own])
+        return self.grouped(self.finish_projection(x, vectors[own:]), h, state, vectors[:own])
 
     def unroll(
         self,
@@ -245,7 +264,7 @@ class GatedCell(Cell):
         initial = torch.stack(tuple(state))
         x = x.to(initial.dtype)
         inputs = ScanInputs(
-            x if self.linear_projection else self.project(x, weights).to(initial.dtype),
+            x if self.linear_projection else self.project(clear_padding(x, lengths), weights).to(initial.dtype),
             weights.weight_ih if self.linear_projection else None,
             weights.bias_ih if self.linear_projection else None,
             weights.weight_hh,
@@ -264,7 +283,7 @@ class GatedCell(Cell):
             reason = f"{type(self).__name__} says reference_only"
             warn_slow(inputs, reason, "docs/add-a-cell.md says what can be traced")
             note(lambda: explain_scan(None, inputs, reason))
-            return self.state_type(*fold(self._grouped, inputs, reverse=reverse, narrow=narrow))
+            return self.state_type(*fold(self.grouped, inputs, reverse=reverse, narrow=narrow))
         return self.state_type(*gated_scan(self.programs(noise), inputs, reverse=reverse, narrow=narrow))
 
     def step(self, x: Float[Tensor, "B I"], state: Any, noise: Noise | None = None) -> tuple[Tensor, Any]:
@@ -278,10 +297,11 @@ class GatedCell(Cell):
         vectors = () if weights.vectors is None else weights.vectors.unbind(0)
         steps = () if noise.steps is None else noise.steps[:, 0].unbind(0)
         sequences = () if noise.sequences is None else noise.sequences.unbind(0)
-        new = self._grouped(x_gates, h_gates, state, vectors, steps, sequences)
+        new = self.grouped(x_gates, h_gates, state, vectors, steps, sequences)
         return self.readout(new[0], x), new
 
-    def _grouped(self, x: Any, h: Any, state: Any, *others: Any) -> Any:
+    def grouped(self, x: Any, h: Any, state: Any, *others: Any) -> Any:
+        """`pointwise` of groups of tensors, without those groups that are empty."""
         return self.pointwise(x, h, self.state_type(*state), *(group for group in others if group))
 
 
@@ -326,7 +346,7 @@ class LinearCell(Cell):
         return self.coefficients(x)
 
     def step_program(self) -> str:
-        return _trace_step(self, self._one_step, Signature(len(self.gates), 0, 1))
+        return trace_step(self, self._one_step, Signature(len(self.gates), 0, 1))
 
     def _one_step(self, x: Gates, _: Gates, state: Gates, *none: Gates) -> Gates:
         a, b = self.noisy_coefficients(x, Noise())
@@ -342,7 +362,7 @@ class LinearCell(Cell):
         reset: Bool[Tensor, "T B"] | None = None,
         reverse: bool = False,
     ) -> Any:
-        gates = self.project(x, weights).to(state[0].dtype)
+        gates = self.project(clear_padding(x, lengths), weights).to(state[0].dtype)
         a, b = self.noisy_coefficients(gates.split(self.hidden_size, -1), noise)
         fresh = None if reset is None else self.initial_state(x.shape[1])[0]
         states = linear_scan(a, b, state[0], lengths=lengths, reset=reset, reset_state=fresh, reverse=reverse)
@@ -354,36 +374,3 @@ class LinearCell(Cell):
         a, b = self.noisy_coefficients(gates, noise)
         h = a[0] * state[0] + b[0]
         return self.readout(h, x), self.state_type(h)
-
-
-_PROGRAMS: dict[Any, CellPrograms] = {}
-"""Traced programs of all cells, by their class and settings: tracing takes tenths of a second, and layers share it."""
-
-_STEP_PROGRAMS: dict[Any, str] = {}
-
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-
-
-@torch.compiler.assume_constant_result  # torch.compile does not look inside, and takes the programs as they are now
-def _trace_cell(cell: GatedCell, *counts: int) -> CellPrograms:
-    signature = Signature(*counts)
-    key = (signature, *(_settings(module) for module in cell.modules()))
-    if key not in _PROGRAMS:
-        name = f"{type(cell).__name__}.pointwise"
-        forward = trace(cell._grouped, signature, name)
-        adjoint = trace_adjoint(cell._grouped, signature, name)
-        _PROGRAMS[key] = CellPrograms(forward.text, adjoint.text)
-    return _PROGRAMS[key]
-
-
-def _trace_step(cell: Cell, step: Callable[..., Any], signature: Signature) -> str:
-    key = tuple(_settings(module) for module in cell.modules())
-    if key not in _STEP_PROGRAMS:
-        _STEP_PROGRAMS[key] = trace(step, signature, type(cell).__name__).text
-    return _STEP_PROGRAMS[key]
-
-
-def _settings(module: nn.Module) -> tuple[Any, ...]:
-    """What a module's equations may depend on: its class, and its attributes that are no tensors or modules."""
-    found = [(name, value) for name, value in vars(module).items() if name not in _OF_EVERY_MODULE]
-    return (type(module), module.training, *((n, v if callable(v) else repr(v)) for n, v in found))

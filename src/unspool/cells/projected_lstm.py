@@ -7,7 +7,7 @@ from torch import nn
 
 from unspool.cells.base import CellWeights, GatedCell, Gates
 from unspool.errors import ShapeError
-from unspool.kernels import ScanInputs, active_steps, gated_scan
+from unspool.kernels import ScanInputs, active_steps, clear_padding, gated_scan
 from unspool.types import Bool, Float, Int, Noise, Tensor
 
 
@@ -105,7 +105,7 @@ class ProjectedLSTM(GatedCell):
         )
         from_zero = _is_zero(state.h)
         if not from_zero and len(x):
-            gates = self.project(x, weights).to(initial.dtype)
+            gates = self.project(clear_padding(x, lengths), weights).to(initial.dtype)
             gates = _enter(gates, nn.functional.linear(state.h, weight_hh).to(gates), lengths, reset, reverse)
             inputs = inputs._replace(x=gates, weight_ih=None, bias_ih=None)
         narrow = torch.is_autocast_enabled(x.device.type)

@@ -44,7 +44,8 @@ class Explanation:
         instruction_set: what the native engine runs on; None on the reference path.
         threads: how many may take part.
         programs: None for a linear scan, and for equations that are no program.
-        split: how the threads share the scan; for a linear scan 'columns', 'time' or 'one thread'.
+        split: how the threads share the scan: a gated one 'units' or 'sequences', a linear one 'columns' or 'time';
+            'one thread' where there is no team.
         layer: the name of the layer that ran the scan, and its cell's.
     """
 
@@ -84,7 +85,7 @@ def explain_scan(programs: CellPrograms | None, inputs: ScanInputs, reason: str 
     reason = reason or native_scan.refusal(inputs)
     sizes = (*inputs.x.shape[:2], inputs.initial_state.shape[-1])
     counts = None if programs is None else _count(programs, native=reason is None)
-    return _explanation("gated", sizes, reason, counts, None)
+    return _explanation("gated", sizes, reason, counts, None if reason else native_scan.split(inputs))
 
 
 def explain_linear_scan(inputs: LinearInputs) -> Explanation:

@@ -52,13 +52,11 @@ def gated_scan(
     _check(_counts(programs.forward), inputs)
     if inputs.recurrent_mask is not None and inputs.recurrent_mask.requires_grad:
         raise ShapeError("gated_scan: recurrent_mask is not differentiable; detach it.")
-    reset = reset_within(inputs.reset, inputs.lengths)
-    if reset is None:
-        inputs = inputs._replace(reset=None, reset_state=None)
-    elif inputs.reset_state is None:
-        inputs = inputs._replace(reset=reset, reset_state=torch.zeros_like(inputs.initial_state))
-    else:
-        inputs = inputs._replace(reset=reset)
+    if inputs.reset is not None:
+        fresh = torch.zeros_like(inputs.initial_state) if inputs.reset_state is None else inputs.reset_state
+        inputs = inputs._replace(reset=reset_within(inputs.reset, inputs.lengths), reset_state=fresh)
+    elif inputs.reset_state is not None:
+        inputs = inputs._replace(reset_state=None)
     if is_transformed():
         return tuple(fold(run_program(parse(programs.forward)), inputs, reverse=reverse, narrow=narrow))
     note(lambda: explain_scan(programs, inputs))
@@ -71,7 +69,12 @@ def gated_scan(
 @torch.compiler.assume_constant_result  # torch.compile does not look inside
 def _counts(program: str) -> tuple[int, ...]:
     """How many inputs of each group a program takes."""
-    return tuple(parse(program).size(group) for group in "xhsvnq")
+    if program not in _COUNTS:
+        _COUNTS[program] = tuple(parse(program).size(group) for group in "xhsvnq")
+    return _COUNTS[program]
+
+
+_COUNTS: dict[str, tuple[int, ...]] = {}
 
 
 def _check(counts: tuple[int, ...], inputs: ScanInputs) -> None:
@@ -79,20 +82,21 @@ def _check(counts: tuple[int, ...], inputs: ScanInputs) -> None:
     x, h, states, vectors, steps, sequences = counts
     rows = x * hidden_size
     features = rows if inputs.weight_ih is None else inputs.weight_ih.shape[-1]
-    wanted: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
-        ("x", inputs.x, (num_steps, batch_size, features)),
-        ("weight_hh", inputs.weight_hh, (h * hidden_size, hidden_size)),
-        ("initial_state", inputs.initial_state, (states, batch_size, hidden_size)),
-        ("vectors", inputs.vectors, (vectors, hidden_size)),
-        ("steps", inputs.steps, (steps, num_steps, batch_size, hidden_size)),
-        ("sequences", inputs.sequences, (sequences, batch_size, hidden_size)),
-    ]
+    _check_shape("x", inputs.x, num_steps, batch_size, features)
+    _check_shape("weight_hh", inputs.weight_hh, h * hidden_size, hidden_size)
+    _check_shape("initial_state", inputs.initial_state, states, batch_size, hidden_size)
+    _check_shape("vectors", inputs.vectors, vectors, hidden_size)
+    _check_shape("steps", inputs.steps, steps, num_steps, batch_size, hidden_size)
+    _check_shape("sequences", inputs.sequences, sequences, batch_size, hidden_size)
     if inputs.weight_ih is not None:
-        wanted.append(("weight_ih", inputs.weight_ih, (rows, features)))
-    for name, tensor, shape in wanted:
-        found = (0,) if tensor is None else tuple(tensor.shape)
-        if found != shape and not (tensor is None and shape[0] == 0):
-            raise ShapeError(f"gated_scan: {name} must be {list(shape)} for this program, got {list(found)}.")
+        _check_shape("weight_ih", inputs.weight_ih, rows, features)
+
+
+def _check_shape(name: str, tensor: Tensor | None, *wanted: int) -> None:
+    if (wanted[0] == 0) if tensor is None else (tensor.shape == wanted):
+        return
+    found = [0] if tensor is None else list(tensor.shape)
+    raise ShapeError(f"gated_scan: {name} must be {list(wanted)} for this program, got {found}.")
 
 
 def _forward(

@@ -1,6 +1,7 @@
 """The native engine's door: the extension module where it was built, and the instruction set that it runs on.
 
 The environment variable ``UNSPOOL_ISA`` names one of `instruction_sets`; without it the best one of this processor runs.
+A name that is none of them is refused where the engine is first asked for, so that the command line can say it in a line.
 """
 
 import os
@@ -13,6 +14,7 @@ from unspool.errors import ConfigError, did_you_mean
 __all__ = ["_native", "absence", "force_instruction_set", "instruction_set", "instruction_sets", "warn_absent"]
 
 _absent = ""
+_refused: ConfigError | None = None
 try:
     import unspool.kernels._native as _native
 except ModuleNotFoundError:
@@ -29,7 +31,12 @@ def instruction_sets() -> tuple[str, ...]:
 
 
 def instruction_set() -> str | None:
-    """The instruction set that the native engine runs on, or None where there is no native engine."""
+    """The instruction set that the native engine runs on, or None where there is no native engine.
+
+    Raises:
+        ConfigError: ``UNSPOOL_ISA`` names none of `instruction_sets`.
+    """
+    _raise_refusal()
     return _native.target() if _native is not None else None
 
 
@@ -54,6 +61,7 @@ def _choose(name: str, where: str) -> None:
 def warn_absent() -> None:
     """Says, once a process, that a scan which the native engine could run goes to the reference path."""
     global _warned
+    _raise_refusal()
     if _native is None and not _warned:
         _warned = True
         warnings.warn(
@@ -67,9 +75,22 @@ def warn_absent() -> None:
 
 _warned = False
 if _wanted := os.environ.get("UNSPOOL_ISA"):
-    _choose(_wanted, "UNSPOOL_ISA: no instruction set")
+    try:
+        _choose(_wanted, "UNSPOOL_ISA: no instruction set")
+    except ConfigError as error:
+        _native, _refused = None, error  # type: ignore[assignment]
+
+
+def _raise_refusal() -> None:
+    if _refused is not None:
+        raise _refused
 
 
 def absence() -> str:
-    """Why there is no native engine."""
+    """Why there is no native engine.
+
+    Raises:
+        ConfigError: ``UNSPOOL_ISA`` names none of `instruction_sets`.
+    """
+    _raise_refusal()
     return f"the native engine {_absent}"

@@ -18,7 +18,7 @@ from unspool.kernels.residuals import plan_training
 from unspool.kernels.scan_inputs import DIFFERENTIABLE, ScanInputs
 
 SPLIT = 0
-"""How threads share a scan: 0 as measured to be best, 1 by units, 2 by sequences. The tests set it."""
+"""How threads share a scan: 0 as measured to be best, 1 by units, 2 by sequences, 3 not. The tests set it."""
 
 _REAL = tuple(i for i, name in enumerate(ScanInputs._fields) if name not in ("lengths", "reset"))
 _STEPS = DIFFERENTIABLE.index(ScanInputs._fields.index("steps"))
@@ -106,6 +106,15 @@ def run_backward(
         _addresses((*given, *gradients)),
     )
     return gradients
+
+
+def split(inputs: ScanInputs) -> str:
+    """How a team shares a scan of these inputs: 'units', 'sequences' or 'one thread'."""
+    (num_steps, batch_size, features), hidden_size = inputs.x.shape, inputs.initial_state.shape[-1]
+    gates = (features if inputs.weight_ih is None else len(inputs.weight_ih)) // hidden_size
+    rows = num_steps * batch_size if inputs.lengths is None else int(inputs.lengths.sum())
+    product, threads = inputs.weight_hh is not None, torch.get_num_threads()
+    return isa._native.scan_split(num_steps, batch_size, features, hidden_size, gates, product, rows, threads)
 
 
 def slots(forward: str, adjoint: str) -> int:

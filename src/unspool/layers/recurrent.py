@@ -105,13 +105,16 @@ class Recurrent(nn.Module):
         num_steps, batch_size = x.shape[:2]
         _check_masks(lengths, reset, num_steps, batch_size)
         lengths = None if lengths is None else lengths.long()
-        state = self.initial_state(batch_size) if state is None else state
-        _check_state(state, self.cell, batch_size)
-        x = clear_padding(x, lengths)
+        if state is None:
+            state = self.initial_state(batch_size)
+        else:
+            _check_state(state, self.cell, batch_size)
         noise = self.cell.draw_noise(num_steps, batch_size)
         states = self.bptt.unroll(self.cell, x, state, self.cell.weights(), noise, lengths, reset, self.reverse)
         final = map_state(lambda s: s[0 if self.reverse else -1], states) if num_steps else state
-        return Trajectory(self.cell.readout(states[0], x), states, final)
+        h = states[0]
+        output = self.cell.readout(h, clear_padding(x, lengths)) if self.cell.reads_out else h
+        return Trajectory(output, states, final)
 
     def step(self, x: Float[Tensor, "B I"], state: Any) -> tuple[Float[Tensor, "B O"], Any]:
         """Runs one step: the output and the new state. Folding it over a sequence gives `forward`.
@@ -133,7 +136,7 @@ def _check_input(x: Tensor, cell: Cell) -> None:
             f"Recurrent.forward: x must be [T, B, {cell.input_size}] for this cell, got {list(x.shape)}; "
             + (f"build the cell with input_size={x.shape[-1]}." if x.dim() == 3 else "time is the first axis.")
         )
-    wanted = next(cell.parameters()).dtype
+    wanted = cell.any_parameter().dtype
     if x.dtype != wanted and not torch.is_autocast_enabled(x.device.type):
         raise ShapeError(f"Recurrent.forward: x must be {wanted} like the cell's parameters, got {x.dtype}.")
 

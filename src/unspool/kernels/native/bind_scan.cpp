@@ -42,7 +42,7 @@ ScanArguments arguments(const Integers& sizes, const Integers& addresses) {
   a.num_vectors = sizes[6], a.num_steps = sizes[7], a.num_sequences = sizes[8];
   a.saved = sizes[9], a.slots = sizes[10];
   a.product = sizes[11], a.narrow = sizes[12], a.reverse = sizes[13], a.threads = int(sizes[14]);
-  a.split = int(sizes[15]);
+  if (sizes[15]) a.split = Sharing(sizes[15] - 1);
   a.states.resize(a.S);
   Addresses take(addresses);
   take(a.x), take(a.weight_ih), take(a.bias_ih), take(a.weight_hh), take(a.bias_hh), take(a.initial);
@@ -74,6 +74,17 @@ void backward(const EncodedProgram& program, const Integers& sizes, const Intege
   engine().scan_backward(a, grads, program);
 }
 
+// Who runs the loop of a scan with these sizes.
+const char* split(int64_t T, int64_t B, int64_t I, int64_t H, int64_t G, bool product, int64_t real_rows, int threads) {
+  ScanArguments a{};
+  a.T = T, a.B = B, a.I = I, a.H = H, a.G = G, a.product = product, a.threads = threads;
+  switch (engine().scan_split(a, double(real_rows)).sharing) {
+    case Sharing::kUnits: return "units";
+    case Sharing::kSequences: return "sequences";
+    default: return "one thread";
+  }
+}
+
 std::vector<const char*> operations() {
   std::vector<const char*> names;
 #define X(name, text) names.push_back(text);
@@ -98,6 +109,8 @@ void bind_scan(nb::module_& m) {
       .def("__init__", &make_program, "code"_a, "constants"_a, "width_constant"_a, "inputs"_a, "outputs"_a, "scratch"_a,
            "has_reduction"_a);
   m.def("scan_forward", &forward, "program"_a, "sizes"_a, "addresses"_a, "Runs a gated scan; see native_scan.py.");
+  m.def("scan_split", &split, "T"_a, "B"_a, "I"_a, "H"_a, "G"_a, "product"_a, "real_rows"_a, "threads"_a,
+        "Who runs the loop over time: 'units', 'sequences' (each thread its own) or 'one thread'.");
   m.def("scan_backward", &backward, "program"_a, "sizes"_a, "addresses"_a, "h_slots"_a, "gradients"_a,
         "Runs a gated scan's gradient; see native_scan.py.");
 }

@@ -80,11 +80,11 @@ struct ForwardShared {
 template <bool kNarrow>
 class ForwardScan {
  public:
-  ForwardScan(const ScanArguments& a, const EncodedProgram& program, const Rows& rows, Split split,
+  ForwardScan(const ScanArguments& a, const EncodedProgram& program, const Rows& rows, ScanSplit split,
               const ForwardShared<kNarrow>& shared, int thread, int threads, Barrier& barrier)
       : a_(a), rows_(rows), split_(split), shared_(shared), thread_(thread), threads_(threads), barrier_(barrier),
         share_(a, rows, split, thread, threads), machine_(program, a.H, arena_),
-        recurrent_(a, tiles_of(share_.units(), kTile), a.H, split.by_units ? a.B : (a.B + threads - 1) / threads),
+        recurrent_(a, tiles_of(share_.units(), kTile), a.H, rows_of_thread(a, split)),
         input_(a, {share_.units()}, a.I, 6) {}
 
   void run() {
@@ -116,20 +116,20 @@ class ForwardScan {
 
   void pack() {
     if (a_.weight_ih) {
-      input_.place(split_.by_units ? arena_.take<element<kNarrow>>(input_.size()) : shared_.weight_ih);
-      if (split_.by_units || thread_ == 0) input_.pack(a_.weight_ih, 0);
+      input_.place(split_.by_units() ? arena_.take<element<kNarrow>>(input_.size()) : shared_.weight_ih);
+      if (split_.by_units() || thread_ == 0) input_.pack(a_.weight_ih, 0);
     }
     if (a_.product) {
-      recurrent_.place(split_.by_units ? arena_.take<element<kNarrow>>(recurrent_.size()) : shared_.weight_hh);
+      recurrent_.place(split_.by_units() ? arena_.take<element<kNarrow>>(recurrent_.size()) : shared_.weight_hh);
       const int64_t tiles = recurrent_.tiles().size();
       for (int64_t i = 0; i < tiles; ++i)
-        if (split_.by_units || (threads_ > 1 ? 1 + i % (threads_ - 1) : 0) == thread_) recurrent_.pack(a_.weight_hh, i);
+        if (split_.by_units() || (threads_ > 1 ? 1 + i % (threads_ - 1) : 0) == thread_) recurrent_.pack(a_.weight_hh, i);
     }
   }
 
   void prepare() {
     const int64_t sequences = rows_at_once();
-    chunk_ = chunk(a_, split_.by_units ? threads_ : 1, sequences);
+    chunk_ = chunk(a_, split_.by_units() ? threads_ : 1, sequences);
     const int64_t most = chunk_ * sequences;
     from_.resize(std::max(most, sequences)), to_.resize(std::max(most, sequences));
     if (kNarrow && a_.weight_ih) narrow_x_ = arena_.take<uint32_t>(most * packed_depth<kNarrow>(a_.I));
@@ -149,7 +149,7 @@ class ForwardScan {
   }
 
   // A program that reduces over H, on threads that have only some units each, runs on whole rows between two barriers.
-  bool meets_in_rows() const { return split_.by_units && machine_.whole_rows(); }
+  bool meets_in_rows() const { return split_.by_units() && machine_.whole_rows(); }
   Range feeding_units() const { return share_.units(); }
 
   float* gates(int64_t n, int64_t own) const {  // of the n-th step of the scan
@@ -217,7 +217,7 @@ class ForwardScan {
     }
     stand_still(t, active);
     begin_others(n, active);
-    if (split_.by_units && (a_.product || meets_in_rows())) barrier_.wait();
+    if (split_.by_units() && (a_.product || meets_in_rows())) barrier_.wait();
   }
 
   // h-gates of one tile of units for `count` sequences from `first` on, into products[i][g][offset ...].
@@ -287,7 +287,7 @@ class ForwardScan {
 
   const ScanArguments& a_;
   const Rows& rows_;
-  const Split split_;
+  const ScanSplit split_;
   const ForwardShared<kNarrow>& shared_;
   const int thread_, threads_;
   Barrier& barrier_;
@@ -305,7 +305,7 @@ class ForwardScan {
 template <bool kNarrow>
 void scan_forward_as(const ScanArguments& a, const EncodedProgram& program) {
   const Rows rows(a.T, a.B, a.lengths);
-  const Split split = choose_split(a, double(rows.total()));
+  const ScanSplit split = choose_split(a, double(rows.total()));
   Arena arena;
   using Scan = ForwardScan<kNarrow>;
   ForwardShared<kNarrow> shared{};
@@ -313,11 +313,11 @@ void scan_forward_as(const ScanArguments& a, const EncodedProgram& program) {
   shared.bias_hh = padded_bias(a, a.bias_hh, arena);
   if (Scan::feeds(a))
     for (auto& fed : shared.fed) fed = arena.take<element<kNarrow>>(a.B * fed_stride<kNarrow>(a.H));
-  if (!split.by_units && a.weight_ih) shared.weight_ih = arena.take<element<kNarrow>>(Scan::input_size(a));
-  if (!split.by_units && a.product) shared.weight_hh = arena.take<element<kNarrow>>(Scan::recurrent_size(a));
-  if (split.by_units && program.has_reduction && a.product)
+  if (!split.by_units() && a.weight_ih) shared.weight_ih = arena.take<element<kNarrow>>(Scan::input_size(a));
+  if (!split.by_units() && a.product) shared.weight_hh = arena.take<element<kNarrow>>(Scan::recurrent_size(a));
+  if (split.by_units() && program.has_reduction && a.product)
     shared.products = arena.take<float>(a.B * a.G * ((a.H + W - 1) / W * W));
-  if (split.by_units && program.has_reduction && a.weight_ih && !a.buffer)
+  if (split.by_units() && program.has_reduction && a.weight_ih && !a.buffer)
     shared.gates = arena.take<float>(Scan::chunk(a, split.threads, a.B) * a.B * a.G * a.H);
   run_team(split.threads, [&](int thread, Barrier& barrier, int threads) {
     Scan(a, program, rows, split, shared, thread, threads, barrier).run();

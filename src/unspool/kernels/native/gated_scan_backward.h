@@ -58,10 +58,10 @@ template <bool kNarrow>
 class BackwardScan {
  public:
   BackwardScan(const ScanArguments& a, const ScanGradients& grads, const EncodedProgram& program, const Rows& rows,
-               Split split, const BackwardShared<kNarrow>& shared, int thread, int threads, Barrier& barrier)
+               ScanSplit split, const BackwardShared<kNarrow>& shared, int thread, int threads, Barrier& barrier)
       : a_(a), grads_(grads), rows_(rows), split_(split), shared_(shared), thread_(thread), threads_(threads),
         barrier_(barrier), share_(a, rows, split, thread, threads), machine_(program, a.H, arena_),
-        recurrent_(a, {share_.units()}, a.H, split.by_units ? a.B : (a.B + threads - 1) / threads),
+        recurrent_(a, {share_.units()}, a.H, rows_of_thread(a, split)),
         input_(a, tiles_of({0, a.I}, kColumnTile), a.I, kMaxRows) {}
 
   void run() {
@@ -90,7 +90,7 @@ class BackwardScan {
 
  private:
   int64_t time(int64_t n) const { return a_.reverse ? a_.T - 1 - n : n; }
-  bool meets_in_rows() const { return split_.by_units && machine_.whole_rows(); }
+  bool meets_in_rows() const { return split_.by_units() && machine_.whole_rows(); }
   float* carry(int64_t j, int64_t own) const { return shared_.carry + (j * a_.B + share_.place(own)) * a_.H; }
   float* totals() const { return shared_.vector_totals + thread_ * a_.num_vectors * a_.H; }
 
@@ -100,8 +100,8 @@ class BackwardScan {
     width_ = machine_.width();
     aside_ = arena_.take<float>((a_.num_vectors + a_.num_steps + a_.num_sequences + 1) * width_);
     if (a_.product) {
-      recurrent_.place(split_.by_units ? arena_.take<element<kNarrow>>(recurrent_.size()) : shared_.weight_hh);
-      if (split_.by_units || thread_ == 0) recurrent_.pack(a_.weight_hh, 0);
+      recurrent_.place(split_.by_units() ? arena_.take<element<kNarrow>>(recurrent_.size()) : shared_.weight_hh);
+      if (split_.by_units() || thread_ == 0) recurrent_.pack(a_.weight_hh, 0);
     }
     if (a_.weight_ih && grads_.x) {
       input_.place(shared_.weight_ih);
@@ -142,7 +142,7 @@ class BackwardScan {
         for (int64_t i = 0; i < active; ++i) run_program(n, i, tile);
       }
     }
-    if (split_.by_units && (a_.product || meets_in_rows())) barrier_.wait();
+    if (split_.by_units() && (a_.product || meets_in_rows())) barrier_.wait();
     if (a_.product) multiply_recurrent(n, active);
     for (int64_t i = 0; i < active && a_.reset; ++i) take_reset(t, i);
     if (meets_in_rows()) barrier_.wait();
@@ -306,7 +306,7 @@ class BackwardScan {
   const ScanArguments& a_;
   const ScanGradients& grads_;
   const Rows& rows_;
-  const Split split_;
+  const ScanSplit split_;
   const BackwardShared<kNarrow>& shared_;
   const int thread_, threads_;
   Barrier& barrier_;
@@ -323,7 +323,7 @@ class BackwardScan {
 template <bool kNarrow>
 void scan_backward_as(const ScanArguments& a, const ScanGradients& grads, const EncodedProgram& program) {
   const Rows rows(a.T, a.B, a.lengths);
-  const Split split = choose_split(a, double(rows.total()));
+  const ScanSplit split = choose_split(a, double(rows.total()));
   Arena arena;
   using Scan = BackwardScan<kNarrow>;
   BackwardShared<kNarrow> shared{};
@@ -337,7 +337,7 @@ void scan_backward_as(const ScanArguments& a, const ScanGradients& grads, const 
       fed = arena.take<element<kNarrow>>(size);
       std::fill(fed, fed + size, 0);
     }
-  if (!split.by_units && a.product) shared.weight_hh = arena.take<element<kNarrow>>(Scan::recurrent_size(a));
+  if (!split.by_units() && a.product) shared.weight_hh = arena.take<element<kNarrow>>(Scan::recurrent_size(a));
   if (a.weight_ih && grads.x) shared.weight_ih = arena.take<element<kNarrow>>(Scan::input_size(a));
   shared.vector_totals = arena.take<float>(split.threads * a.num_vectors * a.H);
   run_team(split.threads, [&](int thread, Barrier& barrier, int threads) {

@@ -72,6 +72,11 @@ NB_MODULE(_native, m) {
   m.def("target", [] { return target().name; }, "The instruction set in use.");
   m.def("choose", &choose, nb::arg("name"), "Use this instruction set from now on; it must be one of targets().");
   m.def("vector_width", [] { return engine().vector_width; }, "Floats in a register of the instruction set in use.");
+  m.def("measure_multiplications", [](double seconds, int threads) { return engine().measure_multiplications(seconds, threads); },
+        nb::arg("seconds"), nb::arg("threads"), "Float operations a second (a multiply-add is two) of all threads together.");
+  m.def("measure_reads", [](int64_t bytes, double seconds, int threads) { return engine().measure_reads(bytes, seconds, threads); },
+        nb::arg("bytes"), nb::arg("seconds"), nb::arg("threads"),
+        "Bytes a second of all threads together, each of which reads so many of its own again and again.");
   bind_cross_entropy(m);
   bind_linear_scan(m);
   bind_scan(m);

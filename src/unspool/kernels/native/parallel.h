@@ -39,11 +39,14 @@ UNSPOOL_INLINE void pause_briefly() {
 class Barrier {
  public:
   explicit Barrier(int threads) : threads_(threads) {}
+  // How many really came; each thread says it before it waits.
+  void team(int threads) { threads_.store(threads, std::memory_order_relaxed); }
 
   void wait() {
-    if (threads_ == 1) return;
+    const int threads = threads_.load(std::memory_order_relaxed);
+    if (threads == 1) return;
     const int round = round_.load(std::memory_order_relaxed);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
       arrived_.store(0, std::memory_order_relaxed);
       round_.store(round + 1, std::memory_order_release);
       return;
@@ -58,7 +61,7 @@ class Barrier {
   }
 
  private:
-  const int threads_;
+  std::atomic<int> threads_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<int> round_{0};
 };
@@ -72,12 +75,12 @@ void run_team(int wanted, Body&& body) {
     return;
   }
 #if defined(_OPENMP) && !defined(UNSPOOL_STD_THREADS)
-  std::unique_ptr<Barrier> barrier;
+  Barrier barrier(wanted);
 #pragma omp parallel num_threads(wanted)
   {
-#pragma omp single
-    barrier = std::make_unique<Barrier>(omp_get_num_threads());
-    body(omp_get_thread_num(), *barrier, omp_get_num_threads());
+    const int threads = omp_get_num_threads();
+    barrier.team(threads);
+    body(omp_get_thread_num(), barrier, threads);
   }
 #elif defined(UNSPOOL_STD_THREADS)
   Barrier barrier(wanted);

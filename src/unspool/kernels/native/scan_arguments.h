@@ -5,11 +5,21 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "encoded.h"
 
 namespace unspool {
+
+// How a team shares a scan: each thread has some units or some sequences; or there is no team.
+enum class Sharing { kUnits, kSequences, kAlone };
+
+struct ScanSplit {
+  int threads;
+  Sharing sharing;
+  bool by_units() const { return sharing == Sharing::kUnits; }
+};
 
 struct ScanArguments {
   int64_t T, B, I, H, G, S;
@@ -18,7 +28,7 @@ struct ScanArguments {
   int64_t slots;                                  // of a row of `buffer`, each [H]
   bool product, narrow, reverse;                  // narrow: products in bfloat16
   int threads;
-  int split;  // 0: as choose_split finds best; 1: by units; 2: by sequences
+  std::optional<Sharing> split;  // as choose_split finds best, unless given
 
   const float* x;              // [T, B, I], or [T, B, G*H] without weight_ih
   const float *weight_ih, *bias_ih;  // [G*H, I], [G*H]

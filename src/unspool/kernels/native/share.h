@@ -11,33 +11,32 @@
 
 namespace unspool::UNSPOOL_TARGET {
 
-// How a team shares a scan.
-struct Split {
-  int threads;
-  bool by_units;
-};
-
-inline Split choose_split(const ScanArguments& a, double real_steps) {
-  // Measured with `unspool bench engine`: below about 40,000 multiplications a step a barrier costs more than it saves.
-  const double work = double(a.G) * a.H * (a.product ? a.H : 8) * std::max(1.0, real_steps / std::max<int64_t>(a.T, 1));
+inline ScanSplit choose_split(const ScanArguments& a, double real_rows) {
+  // Measured with `unspool bench engine`: below some 24,000 multiplications a step a barrier costs more than it saves.
+  const double work = double(a.G) * a.H * (a.product ? a.H : 8) * std::max(1.0, real_rows / std::max<int64_t>(a.T, 1));
   const int wanted = std::max(1, a.threads);
-  if (wanted == 1 || a.T * a.B == 0) return {1, false};
-  if (a.split) return {wanted, a.split == 1};
-  const bool units_pay = a.H >= 2 * W * wanted && work / wanted > 20000;
+  if (wanted == 1 || a.T * a.B == 0) return {1, Sharing::kAlone};
+  if (a.split) return {wanted, *a.split};
+  const bool units_pay = a.H >= 2 * W * wanted && work / wanted > 12000;
   const bool rows_pay = a.B >= wanted && work * a.T / wanted > 200000;
   // Few rows of a large weight: half a weight fits where a whole one does not. See docs/results/engine.md.
   const bool weights_count = a.H >= 512 || (a.H >= 128 && a.B <= 2 * wanted);
-  if (rows_pay && !(units_pay && weights_count)) return {wanted, false};
-  if (units_pay) return {wanted, true};
-  return {1, false};
+  if (rows_pay && !(units_pay && weights_count)) return {wanted, Sharing::kSequences};
+  if (units_pay) return {wanted, Sharing::kUnits};
+  return {1, Sharing::kAlone};
+}
+
+// Most sequences that one thread runs.
+inline int64_t rows_of_thread(const ScanArguments& a, ScanSplit split) {
+  return split.sharing == Sharing::kSequences ? (a.B + split.threads - 1) / split.threads : a.B;
 }
 
 // What one thread of a team has in hand: its sequences, its units, and where every tensor's rows lie.
 class Share {
  public:
-  Share(const ScanArguments& a, const Rows& rows, Split split, int thread, int threads)
+  Share(const ScanArguments& a, const Rows& rows, ScanSplit split, int thread, int threads)
       : a_(a), rows_(rows), units_{0, a.H} {
-    if (split.by_units) {
+    if (split.by_units()) {
       units_ = share_of(a.H, thread, threads, W);
       for (int64_t i = 0; i < a.B; ++i) own_.push_back(i);
     } else {

@@ -12,11 +12,14 @@ constinit const Engine engine = {
     .vector_width = W,
     .scan_forward = scan_forward,
     .scan_backward = scan_backward,
+    .scan_split = scan_split,
     .linear_cross_entropy = linear_cross_entropy,
     .linear_scan_forward = linear_scan_forward,
     .linear_scan_backward = linear_scan_backward,
     .linear_scan_split = linear_scan_split,
     .open_stream = open_stream,
+    .measure_multiplications = measure_multiplications,
+    .measure_reads = measure_reads,
 };
 
 }  // namespace unspool::UNSPOOL_TARGET

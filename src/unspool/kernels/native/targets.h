@@ -16,11 +16,14 @@ struct Engine {
   int vector_width;  // floats in a register
   void (*scan_forward)(const ScanArguments&, const EncodedProgram&);
   void (*scan_backward)(const ScanArguments&, const ScanGradients&, const EncodedProgram&);
+  ScanSplit (*scan_split)(const ScanArguments&, double real_rows);  // looks at the sizes alone
   double (*linear_cross_entropy)(const CrossEntropyArguments&);  // the sum of nats
   void (*linear_scan_forward)(const LinearScanArguments&);
   void (*linear_scan_backward)(const LinearScanArguments&, const LinearScanGradients&);
   LinearSplit (*linear_scan_split)(const LinearScanArguments&);  // looks at the sizes alone
   std::unique_ptr<AnyStream> (*open_stream)(const StreamShape&);
+  double (*measure_multiplications)(double seconds, int threads);
+  double (*measure_reads)(int64_t bytes, double seconds, int threads);
 };
 
 // The chosen target's table.
@@ -31,11 +34,14 @@ const Engine& engine();
 namespace UNSPOOL_TARGET {
 void scan_forward(const ScanArguments&, const EncodedProgram&);                         // gated_scan.cpp
 void scan_backward(const ScanArguments&, const ScanGradients&, const EncodedProgram&);  // gated_scan_backward.cpp
+ScanSplit scan_split(const ScanArguments&, double real_rows);                           // gated_scan.cpp
 double linear_cross_entropy(const CrossEntropyArguments&);                              // cross_entropy.cpp
 void linear_scan_forward(const LinearScanArguments&);                                   // linear_scan.cpp
 void linear_scan_backward(const LinearScanArguments&, const LinearScanGradients&);
 LinearSplit linear_scan_split(const LinearScanArguments&);
 std::unique_ptr<AnyStream> open_stream(const StreamShape&);                             // stream.cpp
+double measure_multiplications(double seconds, int threads);                            // limits.cpp
+double measure_reads(int64_t bytes, double seconds, int threads);
 }  // namespace UNSPOOL_TARGET
 #endif
 

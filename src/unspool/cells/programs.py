@@ -1,0 +1,43 @@
+"""Traced programs of cells, kept by class and settings, so that layers share them and a changed setting is seen."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from unspool.kernels import CellPrograms, Signature, trace, trace_adjoint
+
+_PROGRAMS: dict[Any, CellPrograms] = {}
+"""Traced programs of all cells, by their class and settings: tracing takes tenths of a second, and layers share it."""
+
+_STEP_PROGRAMS: dict[Any, str] = {}
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+@torch.compiler.assume_constant_result  # torch.compile does not look inside, and takes the programs as they are now
+def trace_cell(cell: Any, *counts: int) -> CellPrograms:
+    """Forward and adjoint of a gated cell's equations as they stand now; `counts` are those of their signature."""
+    signature = Signature(*counts)
+    key = (signature, *(_settings(module) for module in cell.modules()))
+    if key not in _PROGRAMS:
+        name = f"{type(cell).__name__}.pointwise"
+        forward = trace(cell.grouped, signature, name)
+        adjoint = trace_adjoint(cell.grouped, signature, name)
+        _PROGRAMS[key] = CellPrograms(forward.text, adjoint.text)
+    return _PROGRAMS[key]
+
+
+def trace_step(cell: nn.Module, step: Callable[..., Any], signature: Signature) -> str:
+    """One step of a cell, forward only."""
+    key = tuple(_settings(module) for module in cell.modules())
+    if key not in _STEP_PROGRAMS:
+        _STEP_PROGRAMS[key] = trace(step, signature, type(cell).__name__).text
+    return _STEP_PROGRAMS[key]
+
+
+def _settings(module: nn.Module) -> tuple[Any, ...]:
+    """What a module's equations may depend on: its class, and its attributes that are no tensors or modules."""
+    found = [(name, value) for name, value in vars(module).items() if name not in _OF_EVERY_MODULE]
+    return (type(module), module.training, *((n, v if callable(v) else repr(v)) for n, v in found))
