@@ -111,6 +111,16 @@ def test_truncation_leaves_the_gradient_of_a_given_initial_state():
     assert h.grad.abs().sum() > 0
 
 
+def test_checkpoints_run_again_under_the_autocast_of_the_forward_pass():
+    cell, x = LSTM(3, 5), torch.randn(10, 2, 3)
+    found = []
+    for bptt in (CheckpointedBPTT(3), TruncatedBPTT(1000)):
+        with torch.autocast("cpu", torch.bfloat16):
+            output = Recurrent(cell, bptt)(x).output
+        found.append(torch.autograd.grad(output.square().sum(), tuple(cell.parameters())))
+    torch.testing.assert_close(*found)
+
+
 def test_checkpoints_allow_a_second_derivative():
     cell, x = GRU(2, 3).double(), torch.randn(6, 1, 2, dtype=D, requires_grad=True)
     seconds = []

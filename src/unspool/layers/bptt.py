@@ -7,6 +7,7 @@ arXiv 1604.06174), so that its gradients are those of `FullBPTT`.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from unspool.cells import Cell, CellWeights
 from unspool.errors import ConfigError
-from unspool.state import detach_state
+from unspool.kernels.dispatch import is_eager, is_transformed
+from unspool.layers.checkpoints import Checkpoints, Span
+from unspool.state import detach_state, state_tensors
 from unspool.types import Bool, Float, Int, Noise, Tensor
 
 
@@ -62,6 +65,11 @@ class _SegmentedBPTT(BPTT):
     def segment_size(self, num_steps: int) -> int:
         """Steps in one segment."""
 
+    def spans(self, num_steps: int) -> list[Span]:
+        """The segments, the first one first."""
+        size = self.segment_size(num_steps)
+        return [(first, min(first + size, num_steps)) for first in range(0, num_steps, size)]
+
     def hand_on(self, state: Any) -> Any:
         """The state that the next segment begins from."""
         return state
@@ -84,16 +92,12 @@ class _SegmentedBPTT(BPTT):
         num_steps = len(x)
         if num_steps == 0:
             return cell.unroll(x, state, weights, noise, lengths, reset, reverse)
-        size = self.segment_size(num_steps)
-        starts = list(range(0, num_steps, size))
-        parts = []
-        for first in reversed(starts) if reverse else starts:
-            last = min(first + size, num_steps)
+        spans, parts = self.spans(num_steps), []
+        pieces = x.split(self.segment_size(num_steps))  # at once: a slice's gradient would be as large as x each time
+        for piece, (first, last) in list(zip(pieces, spans, strict=True))[:: -1 if reverse else 1]:
             left = None if lengths is None else (lengths - first).clamp(0, last - first)
             begins = None if reset is None else reset[first:last]
-            part = self.unroll_segment(
-                cell, x[first:last], state, weights, noise.between(first, last), left, begins, reverse
-            )
+            part = self.unroll_segment(cell, piece, state, weights, noise.between(first, last), left, begins, reverse)
             state = self.hand_on(type(part)(*(tensor[0 if reverse else -1] for tensor in part)))
             parts.append(part)
         ordered = parts[::-1] if reverse else parts
@@ -135,3 +139,32 @@ class CheckpointedBPTT(_SegmentedBPTT):
 
     def unroll_segment(self, cell: Cell, x: Tensor, state: Any, *others: Any) -> Any:
         return checkpoint(cell.unroll, x, state, *others, use_reentrant=False)
+
+    def unroll(
+        self,
+        cell: Cell,
+        x: Float[Tensor, "T B I"],
+        state: Any,
+        weights: CellWeights,
+        noise: Noise,
+        lengths: Int[Tensor, " B"] | None = None,
+        reset: Bool[Tensor, "T B"] | None = None,
+        reverse: bool = False,
+    ) -> Any:
+        drawn = (noise.sequences, noise.recurrent_mask)
+        own, count = tuple(cell.parameters()), len(weights.matrices)
+        tensors = (*state_tensors(state), x, noise.steps, *drawn, *weights[:-1], *weights.matrices, *own)
+        if len(x) == 0 or not torch.is_grad_enabled() or not is_eager(tensors) or is_transformed():
+            return super().unroll(cell, x, state, weights, noise, lengths, reset, reverse)
+
+        def run(span: Span, state: Sequence[Tensor], timed: Sequence[Any], rest: Sequence[Any]) -> Sequence[Tensor]:
+            (x, steps), (first, last) = timed, span
+            left = None if lengths is None else (lengths - first).clamp(0, last - first)
+            begins = None if reset is None else reset[first:last]
+            plain = 1 + len(weights)  # the noise of a sequence, and what of the weights is one tensor
+            given = CellWeights(*rest[2:plain], tuple(rest[plain : plain + count]))
+            return cell.unroll(x, cell.state_type(*state), given, Noise(steps, *rest[:2]), left, begins, reverse)
+
+        spans = self.spans(len(x))
+        order = spans[::-1] if reverse else spans
+        return cell.state_type(*Checkpoints.apply(run, order, reverse, len(state), (0, 1), len(own), *tensors))
