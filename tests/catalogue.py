@@ -44,7 +44,8 @@ class Multiplicative(GatedCell):
 class OwnProjection(Multiplicative):
     """The same with gates that the cell itself computes from x."""
 
-    linear_projection = False
+    def project(self, x, weights):
+        return torch.tanh(super().project(x, weights))
 
 
 def squash(a):

@@ -3,6 +3,8 @@
 // Ports are those of the programs in tests/native/programs.h, so that the scan around it is the same.
 #pragma once
 
+#include <cstdlib>
+
 #include "parallel.h"
 #include "program.h"
 
@@ -23,6 +25,7 @@ class HandWritten {
       case 126: return lstm_back(units);
       case 31: return elman(units);
       case 42: return elman_back(units);
+      default: std::abort();  // programs.h has changed
     }
   }
 

@@ -68,6 +68,7 @@ int main(int count, char** arguments) {
   const int64_t sizes[][3] = {{128, 1, 64}, {128, 1, 128}, {128, 1, 256}, {128, 4, 64}, {128, 4, 256}, {64, 8, 128},
                               {128, 8, 256}, {128, 16, 128}, {128, 32, 64}, {128, 32, 256}};
   std::printf("threads %d; training pass, milliseconds; traced over by hand: median, quartiles; largest difference\n", threads);
+  bool right = true;
   for (const auto* cell : {"LSTM", "RNN"})
     for (const auto& [T, B, H] : sizes) {
       Pass pass(cell[0] == 'L' ? scan_test::lstm_programs : scan_test::rnn_programs, T, B, H, threads);
@@ -80,6 +81,7 @@ int main(int count, char** arguments) {
           difference = std::max<double>(difference, std::fabs(by_hand[i][k] - pass.out[i][k]));
           largest = std::max<double>(largest, std::fabs(by_hand[i][k]));
         }
+      right &= difference <= 1e-4 * largest;
       const int calls = std::max(1, int(0.01 / pass.seconds(true, 3)));
       Floats ratios, traced;
       for (int round = 0; round < 41; ++round) {
@@ -92,4 +94,5 @@ int main(int count, char** arguments) {
       std::printf("%-5s %4ld,%2ld,%3ld %8.3f  %.3f (%.3f to %.3f)  %.1e of %.1e\n", cell, long(T), long(B), long(H),
                   1e3 * median(traced), ratios[20], ratios[10], ratios[30], difference, largest);
     }
+  return right ? 0 : 1;
 }

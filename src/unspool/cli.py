@@ -94,7 +94,7 @@ def _parser() -> ArgumentParser:
     engine.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="sections, or SECTION:TEXT for some cases"
     )
-    engine.add_argument("--sizes", nargs="+", default=[], type=benchmarks.parse_size, metavar="T,B,H", help="sizes")
+    engine.add_argument("--sizes", nargs="+", default=[], metavar="T,B,H", help="sizes")
     engine.add_argument("--threads", nargs="+", default=[2, 1], type=int, metavar="N", help="thread counts, in turn")
     engine.add_argument("--rounds", type=int, help="samples of each contender; by default what fits into the seconds")
     engine.add_argument("--seconds-per-case", type=float, default=3.0, metavar="S", help="budget of one case")
@@ -176,7 +176,7 @@ def _bench_engine(options: argparse.Namespace) -> None:
     benchmarks.run_engine(
         benchmarks.EngineOptions(
             only=tuple(options.only),
-            sizes=tuple(options.sizes),
+            sizes=tuple(map(benchmarks.parse_size, options.sizes)),
             threads=tuple(options.threads),
             rounds=options.rounds,
             seconds=options.seconds_per_case,

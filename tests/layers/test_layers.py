@@ -121,14 +121,27 @@ def test_checkpoints_run_again_under_the_autocast_of_the_forward_pass():
     torch.testing.assert_close(*found)
 
 
-def test_checkpoints_allow_a_second_derivative():
-    cell, x = GRU(2, 3).double(), torch.randn(6, 1, 2, dtype=D, requires_grad=True)
-    seconds = []
+@pytest.mark.parametrize(
+    "name", ["gru", "peephole_lstm", "projected_lstm", "layer_norm_lstm", "mingru", "zoneout_lstm"]
+)
+def test_checkpoints_allow_a_second_derivative(name):
+    cell, x = BUILDERS[name](2, 3).double(), torch.randn(6, 2, 2, dtype=D, requires_grad=True)
+    sources, found = (x, *cell.parameters()), []
     for bptt in (CheckpointedBPTT(2), TruncatedBPTT(100)):
-        output = Recurrent(cell, bptt)(x).output
-        (first,) = torch.autograd.grad(output.square().sum(), x, create_graph=True)
-        seconds.append(torch.autograd.grad(first.square().sum(), cell.weight_hh)[0])
-    torch.testing.assert_close(*seconds)
+        torch.manual_seed(2)
+        layer = Recurrent(cell, bptt)
+        output = layer(x, layer(x[:2]).state, lengths=torch.tensor([6, 3])).output
+        first = torch.autograd.grad(output.square().sum(), sources, create_graph=True)
+        found.append((*first, *torch.autograd.grad(sum(g.square().sum() for g in first), sources)))
+    torch.testing.assert_close(*found)
+
+
+def test_checkpoints_see_that_a_mask_was_overwritten():
+    cell, reset = GRU(2, 3), torch.zeros(6, 1, dtype=torch.bool)
+    output = Recurrent(cell, CheckpointedBPTT(2))(torch.randn(6, 1, 2), reset=reset).output
+    reset[3] = True
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
 
 
 @pytest.mark.parametrize("bptt", [TruncatedBPTT(3), CheckpointedBPTT(3), TruncatedBPTT(1000)])

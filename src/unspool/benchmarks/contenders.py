@@ -15,7 +15,6 @@ from unspool.benchmarks.case import (
     BF16_TOLERANCE,
     FP32_TOLERANCE,
     OURS,
-    AbsentError,
     Case,
     Contender,
     Context,
@@ -172,17 +171,10 @@ def torch_layer(problem: Problem) -> nn.RNNBase:
 
 
 def our_layer(problem: Problem) -> unspool.Recurrent:
-    """Our layer for a problem.
-
-    Raises:
-        AbsentError: there is no such cell yet.
-    """
+    """Our layer for a problem."""
     H = problem.size.hidden_size
     if problem.cell == "ProjectedLSTM":
-        projected = getattr(unspool, "ProjectedLSTM", None)
-        if projected is None:
-            raise AbsentError("unspool has no ProjectedLSTM yet")
-        return unspool.Recurrent(projected(H, H, problem.projection))
+        return unspool.Recurrent(unspool.ProjectedLSTM(H, H, problem.projection))
     kinds: dict[str, type[unspool.GatedCell]] = {"LSTM": unspool.LSTM, "GRU": unspool.GRU, "RNN": unspool.Elman}
     return unspool.Recurrent(kinds[problem.cell](H, H))
 

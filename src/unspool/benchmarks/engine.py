@@ -73,12 +73,12 @@ def parse_size(text: str) -> Size:
     """``T,B,H`` as a size.
 
     Raises:
-        ValueError: these are not three numbers of at least 1.
+        ConfigError: these are not three numbers of at least 1.
     """
-    size = Size(*map(int, text.split(","))) if text.count(",") == 2 else None
-    if size is None or min(size) < 1:
-        raise ValueError(text)
-    return size
+    numbers = [int(word) if word.isdecimal() else 0 for word in text.split(",")]
+    if len(numbers) != 3 or min(numbers) < 1:
+        raise ConfigError(f"--sizes: expected T,B,H, three numbers of at least 1, got {text!r}.")
+    return Size(*numbers)
 
 
 def section_lines() -> list[str]:
@@ -159,6 +159,8 @@ def _finish(options: EngineOptions, document: Record) -> None:
 
 
 def _check_options(options: EngineOptions) -> None:
+    if min(options.threads) < 1 or (options.rounds is not None and options.rounds < 1) or options.seconds <= 0:
+        raise ConfigError("bench engine: --threads, --rounds and --seconds-per-case must be above 0.")
     for word in options.only:
         name = word.partition(":")[0]
         if name not in SECTIONS:

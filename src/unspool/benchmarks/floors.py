@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from unspool.benchmarks.machine import Limits
 
-_EXCHANGE_SECONDS = 6e-8  # a spin barrier of two cores, measured by the throw-away kernel before this engine
+_EXCHANGE_SECONDS = 6e-8  # assumed: one spin barrier of two cores
 _WEIGHT_BYTES = {False: 4, True: 2}  # by whether weights are bf16
 
 

@@ -159,7 +159,6 @@ class GatedCell(Cell):
         gates: names of the gates in the order of the weights.
         vectors: names of parameters of shape [H] that `pointwise` receives, in this order.
         recurrent_product: False for a cell that has no weight_hh.
-        linear_projection: False for a cell whose own `project` does more than ``W_ih x + b_ih``.
         reference_only: True for equations that cannot become a program; they run step by step in Python.
         modifiable: False for a cell that zoneout and recurrent dropout cannot wrap.
     """
@@ -167,7 +166,6 @@ class GatedCell(Cell):
     gates: ClassVar[tuple[str, ...]]
     vectors: ClassVar[tuple[str, ...]] = ()
     recurrent_product: ClassVar[bool] = True
-    linear_projection: ClassVar[bool] = True
     reference_only: ClassVar[bool] = False
     modifiable: ClassVar[bool] = True
 
@@ -203,6 +201,11 @@ class GatedCell(Cell):
     def weights(self) -> CellWeights:
         vectors = torch.stack([getattr(self, name) for name in self.vectors]) if self.vectors else None
         return CellWeights(self.weight_ih, self.bias_ih, self.weight_hh, self.bias_hh, vectors)
+
+    @property
+    def linear_projection(self) -> bool:
+        """Whether `project` is ``W_ih x + b_ih`` and no more, which the scan then does."""
+        return type(self).project is GatedCell.project
 
     def project(self, x: Float[Tensor, "*N I"], weights: CellWeights) -> Float[Tensor, "*N GH"]:
         """All that depends on x alone, for all steps at once."""

@@ -31,7 +31,6 @@ class LayerNormLSTM(GatedCell):
     keeping_gate = "f"
     vectors = ("gain_hi", "gain_hf", "gain_hg", "gain_ho", "gain_c", "bias_c")
     state_type = LSTMState
-    linear_projection = False  # the x-part is normalized too
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
         super().__init__(input_size, hidden_size, bias)

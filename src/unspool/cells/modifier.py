@@ -19,7 +19,6 @@ class GatedModifier(GatedCell):
         self.cell = cell
         self.gates, self.vectors, self.state_type = cell.gates, cell.vectors, cell.state_type  # type: ignore[misc]
         self.recurrent_product, self.reference_only = cell.recurrent_product, cell.reference_only  # type: ignore[misc]
-        self.linear_projection = cell.linear_projection  # type: ignore[misc]
         self.interpolable = cell.interpolable  # type: ignore[misc]
         self.keeping_gate = cell.keeping_gate  # type: ignore[misc]
 
@@ -29,6 +28,10 @@ class GatedModifier(GatedCell):
 
     def weights(self) -> CellWeights:
         return self.cell.weights()
+
+    @property
+    def linear_projection(self) -> bool:
+        return self.cell.linear_projection
 
     def project(self, x: Tensor, weights: CellWeights) -> Tensor:
         return self.cell.project(x, weights)

@@ -12,6 +12,7 @@ _PROGRAMS: dict[Any, CellPrograms] = {}
 """Traced programs of all cells, by their class and settings: tracing takes tenths of a second, and layers share it."""
 
 _STEP_PROGRAMS: dict[Any, str] = {}
+"""The same of single steps, as `Stream` runs them."""
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
@@ -31,7 +32,7 @@ def trace_cell(cell: Any, *counts: int) -> CellPrograms:
 
 def trace_step(cell: nn.Module, step: Callable[..., Any], signature: Signature) -> str:
     """One step of a cell, forward only."""
-    key = tuple(_settings(module) for module in cell.modules())
+    key = (signature, *(_settings(module) for module in cell.modules()))
     if key not in _STEP_PROGRAMS:
         _STEP_PROGRAMS[key] = trace(step, signature, type(cell).__name__).text
     return _STEP_PROGRAMS[key]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unspool.kernels import isa
 
+_NOT_REAL = ("lengths", "reset", "targets")  # tensors of integers and booleans
 NARROW_REMEDY = "keep the parameters in float32, and use torch.autocast for products in bfloat16"
 
 
@@ -33,7 +34,7 @@ def refusal(names: Sequence[str], tensors: Sequence[Tensor | None]) -> str | Non
             continue
         if tensor.device.type != "cpu":
             return f"{name} is on {tensor.device}; the native engine runs on a CPU"
-        if tensor.dtype != torch.float32 and tensor.is_floating_point():
+        if tensor.dtype != torch.float32 and name not in _NOT_REAL:
             return f"{name} is {tensor.dtype}; the native engine computes in float32"
     return None
 

@@ -69,12 +69,7 @@ def gated_scan(
 @torch.compiler.assume_constant_result  # torch.compile does not look inside
 def _counts(program: str) -> tuple[int, ...]:
     """How many inputs of each group a program takes."""
-    if program not in _COUNTS:
-        _COUNTS[program] = tuple(parse(program).size(group) for group in "xhsvnq")
-    return _COUNTS[program]
-
-
-_COUNTS: dict[str, tuple[int, ...]] = {}
+    return parse(program).counts
 
 
 def _check(counts: tuple[int, ...], inputs: ScanInputs) -> None:
@@ -90,6 +85,18 @@ def _check(counts: tuple[int, ...], inputs: ScanInputs) -> None:
     _check_shape("sequences", inputs.sequences, sequences, batch_size, hidden_size)
     if inputs.weight_ih is not None:
         _check_shape("weight_ih", inputs.weight_ih, rows, features)
+    for name, tensor, shape in (
+        ("bias_ih", inputs.bias_ih, (rows,)),
+        ("bias_hh", inputs.bias_hh, (h * hidden_size,)),
+        ("recurrent_mask", inputs.recurrent_mask, (batch_size, hidden_size)),
+        ("lengths", inputs.lengths, (batch_size,)),
+        ("reset", inputs.reset, (num_steps, batch_size)),
+        ("reset_state", inputs.reset_state, (states, batch_size, hidden_size)),
+    ):
+        if tensor is not None:
+            _check_shape(name, tensor, *shape)
+    if inputs.reset is not None and inputs.reset.dtype != torch.bool:
+        raise ShapeError(f"gated_scan: reset must be booleans, got {inputs.reset.dtype}.")
 
 
 def _check_shape(name: str, tensor: Tensor | None, *wanted: int) -> None:

@@ -46,15 +46,18 @@ def force_instruction_set(name: str) -> None:
     Raises:
         ConfigError: the name is none of `instruction_sets`.
     """
+    _raise_refusal()
     _choose(name, "no instruction set")
 
 
 def _choose(name: str, where: str) -> None:
     known = instruction_sets()
     if not known:
-        raise ConfigError(f"{where} {name!r}: the native engine {_absent}, so there is none to choose")
+        raise ConfigError(f"{where} {name!r}: the native engine {_absent}, so there is none to choose.")
     if name not in known:
-        raise ConfigError(f"{where} {name!r} on this machine; there are: {', '.join(known)}{did_you_mean(name, known)}")
+        raise ConfigError(
+            f"{where} {name!r} on this machine; there are: {', '.join(known)}{did_you_mean(name, known)}."
+        )
     _native.choose(name)
 
 

@@ -202,11 +202,11 @@ def _gradients(
     keeps = a if begins is None else torch.where(begins, zero, a)
     keeps = keeps if active is None else torch.where(active, keeps, a.new_ones(()))
 
-    first, nothing = initial_state.unsqueeze(0), torch.zeros_like(initial_state).unsqueeze(0)
+    before, nothing = initial_state.unsqueeze(0), torch.zeros_like(initial_state).unsqueeze(0)
     if reverse:
-        previous, handed_on = torch.cat([states[1:], first]), torch.cat([nothing, keeps[:-1]])
+        previous, handed_on = torch.cat([states[1:], before]), torch.cat([nothing, keeps[:-1]])
     else:
-        previous, handed_on = torch.cat([first, states[:-1]]), torch.cat([keeps[1:], nothing])
+        previous, handed_on = torch.cat([before, states[:-1]]), torch.cat([keeps[1:], nothing])
     total = _scan(handed_on, grad_states, torch.zeros_like(initial_state), None, None, None, not reverse)
 
     grad_b = total if active is None else torch.where(active, total, zero)
@@ -215,8 +215,8 @@ def _gradients(
         previous = torch.where(begins, reset_state, previous)
         grad_reset = torch.where(begins & (active if active is not None else True), a * grad_b, zero).sum(0)
     grad_a = grad_b * previous if active is None else torch.where(active, grad_b * previous, zero)
-    last = len(a) - 1 if reverse else 0
-    return grad_a, grad_b, keeps[last] * total[last], grad_reset
+    first = len(a) - 1 if reverse else 0
+    return grad_a, grad_b, keeps[first] * total[first], grad_reset
 
 
 _scan.register_autograd(_backward, setup_context=_setup_context)

@@ -24,8 +24,3 @@ def clear_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
 def reset_within(reset: Tensor | None, lengths: Tensor | None) -> Tensor | None:
     """The reset mask [T, B] without marks beyond the lengths, where a state stands still."""
     return reset if reset is None or lengths is None else reset & active_steps(lengths, len(reset))
-
-
-def per_row(mask: Tensor) -> Tensor:
-    """A [T, B] mask shaped to broadcast against states of shape [S, T, B, H]."""
-    return mask.unsqueeze(0).unsqueeze(-1)

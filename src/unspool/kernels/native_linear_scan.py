@@ -50,7 +50,7 @@ def run_backward(
 
 
 def _dense(inputs: LinearInputs) -> LinearInputs:
-    """The same tensors with their last axis first in memory, and lengths in 64 bits."""
+    """The same tensors in row-major order without gaps, and lengths in 64 bits."""
     if inputs.lengths is not None:
         inputs = inputs._replace(lengths=inputs.lengths.long())
     return LinearInputs(*(t if t is None or t.is_contiguous() else t.contiguous() for t in inputs))  # type: ignore[arg-type]

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unspool.kernels import isa
+from unspool.errors import ShapeError
+from unspool.kernels import dispatch, isa
 from unspool.kernels.encoding import encode
 from unspool.kernels.program import Program, parse
 from unspool.kernels.residuals import plan_training
@@ -20,7 +21,6 @@ from unspool.kernels.scan_inputs import DIFFERENTIABLE, ScanInputs
 SPLIT = 0
 """How threads share a scan: 0 as measured to be best, 1 by units, 2 by sequences, 3 not. The tests set it."""
 
-_REAL = tuple(i for i, name in enumerate(ScanInputs._fields) if name not in ("lengths", "reset"))
 _STEPS = DIFFERENTIABLE.index(ScanInputs._fields.index("steps"))
 
 
@@ -28,7 +28,7 @@ class NativePrograms(NamedTuple):
     """Programs of one cell as the engine holds them.
 
     Attributes:
-        inference: inputs of the forward program; returns the states.
+        inference: takes the forward program's inputs; returns the states.
         training: returns the states and the saved values.
         backward: see `unspool.kernels.residuals.TrainingPlan`.
         saved: how many values a step saves.
@@ -48,15 +48,7 @@ class NativePrograms(NamedTuple):
 
 def refusal(inputs: ScanInputs) -> str | None:
     """Why the native engine cannot run on these tensors, or None where it can."""
-    if isa._native is None:
-        return isa.absence()
-    if inputs.x.device.type != "cpu":
-        return f"the tensors are on {inputs.x.device}; the native engine runs on a CPU"
-    for place in _REAL:
-        tensor = inputs[place]
-        if tensor is not None and tensor.dtype != torch.float32:
-            return f"{ScanInputs._fields[place]} is {tensor.dtype}; the native engine computes in float32"
-    return None
+    return dispatch.refusal(ScanInputs._fields, inputs)
 
 
 def run_forward(
@@ -67,7 +59,12 @@ def run_forward(
     num_steps, batch_size, _ = inputs.x.shape
     num_states, _, hidden_size = inputs.initial_state.shape
     states = [inputs.x.new_empty((num_steps, batch_size, hidden_size)) for _ in range(num_states)]
-    rows = num_steps * batch_size if inputs.lengths is None else int(inputs.lengths.sum())
+    rows = num_steps * batch_size
+    if inputs.lengths is not None and batch_size:
+        shortest, longest = (int(length) for length in inputs.lengths.aminmax())
+        if shortest < 0 or longest > num_steps:
+            raise ShapeError(f"gated_scan: lengths must lie in 0..{num_steps}, got {shortest}..{longest}.")
+        rows = int(inputs.lengths.sum())
     buffer = inputs.x.new_empty((rows if training else 0, programs.slots, hidden_size))
     inputs = _dense(inputs)
     program = programs.training if training else programs.inference
@@ -96,7 +93,7 @@ def run_backward(
     steps = gradients[_STEPS]
     if steps is not None and inputs.lengths is not None:
         steps.zero_()
-    inputs = _dense(inputs)
+    inputs, states = _dense(inputs), [s.contiguous() for s in states]
     given = [None if g is None else g.contiguous() for g in grad_states]
     isa._native.scan_backward(
         programs.backward,
@@ -179,7 +176,7 @@ def to_engine(program: Program, aliases: dict[int, int] | None = None) -> Any:
 
 
 def _dense(inputs: ScanInputs) -> ScanInputs:
-    """The same tensors with their last axis first in memory, and lengths in 64 bits."""
+    """The same tensors in row-major order without gaps, and lengths in 64 bits."""
     if inputs.lengths is not None:
         inputs = inputs._replace(lengths=inputs.lengths.long())
     return ScanInputs(*(t if t is None or t.is_contiguous() else t.contiguous() for t in inputs))  # type: ignore[arg-type]

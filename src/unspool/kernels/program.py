@@ -91,6 +91,11 @@ class Program:
     def __str__(self) -> str:
         return self.text
 
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """How many inputs there are of each group, in the order x h s v n q."""
+        return tuple(self.size(group) for group in "xhsvnq")
+
     def size(self, group: str) -> int:
         """Number of inputs in a group."""
         return dict(self.sizes).get(group, 0)

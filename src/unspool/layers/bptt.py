@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from unspool.cells import Cell, CellWeights
@@ -151,20 +153,35 @@ class CheckpointedBPTT(_SegmentedBPTT):
         reset: Bool[Tensor, "T B"] | None = None,
         reverse: bool = False,
     ) -> Any:
-        drawn = (noise.sequences, noise.recurrent_mask)
-        own, count = tuple(cell.parameters()), len(weights.matrices)
-        tensors = (*state_tensors(state), x, noise.steps, *drawn, *weights[:-1], *weights.matrices, *own)
+        unrolled = _Unroll(cell)
+        own, count = dict(unrolled.named_parameters()), len(weights.matrices)
+        timed = (x, noise.steps, reset)
+        rest = (lengths, noise.sequences, noise.recurrent_mask, *weights[:-1], *weights.matrices, *own.values())
+        tensors = (*state_tensors(state), *timed, *rest)
         if len(x) == 0 or not torch.is_grad_enabled() or not is_eager(tensors) or is_transformed():
             return super().unroll(cell, x, state, weights, noise, lengths, reset, reverse)
 
         def run(span: Span, state: Sequence[Tensor], timed: Sequence[Any], rest: Sequence[Any]) -> Sequence[Tensor]:
-            (x, steps), (first, last) = timed, span
+            (x, steps, reset), (first, last) = timed, span
+            plain = 2 + len(weights)  # lengths, noise, and what of the weights is one tensor
+            lengths, drawn, matrices = rest[0], rest[1:3], tuple(rest[plain : plain + count])
             left = None if lengths is None else (lengths - first).clamp(0, last - first)
-            begins = None if reset is None else reset[first:last]
-            plain = 1 + len(weights)  # the noise of a sequence, and what of the weights is one tensor
-            given = CellWeights(*rest[2:plain], tuple(rest[plain : plain + count]))
-            return cell.unroll(x, cell.state_type(*state), given, Noise(steps, *rest[:2]), left, begins, reverse)
+            given = CellWeights._make((*rest[3:plain], matrices))
+            parameters = dict(zip(own, rest[plain + count :], strict=True))
+            before = cell.state_type(*state)
+            return functional_call(unrolled, parameters, (x, before, given, Noise(steps, *drawn), left, reset, reverse))
 
         spans = self.spans(len(x))
         order = spans[::-1] if reverse else spans
-        return cell.state_type(*Checkpoints.apply(run, order, reverse, len(state), (0, 1), len(own), *tensors))
+        return cell.state_type(*Checkpoints.apply(run, order, reverse, len(state), (0, 1, 0), *tensors))
+
+
+class _Unroll(nn.Module):
+    """`Cell.unroll` as a module, so that it can be called with other tensors in its parameters' place."""
+
+    def __init__(self, cell: Cell):
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, *arguments: Any) -> Any:
+        return self.cell.unroll(*arguments)

@@ -22,8 +22,8 @@ RunSegment = Callable[[Span, Sequence[Tensor], Sequence[Any], Sequence[Any]], Se
 class Checkpoints(torch.autograd.Function):
     """The states [T, B, H] of all segments, run in the order of `spans`.
 
-    Takes, after how to run: S tensors [B, H] of the initial state, values with time as the axis that `axes` names, others,
-    and last the `num_own` parameters that `run` may read by itself; None may be among them.
+    Takes, after how to run: S tensors [B, H] of the initial state, values with time as the axis that `axes` names, and all
+    else that `run` reads; None may be among them.
     """
 
     @staticmethod
@@ -34,11 +34,10 @@ class Checkpoints(torch.autograd.Function):
         reverse: bool,
         num_states: int,
         axes: Sequence[int],
-        num_own: int,
         *values: Any,
     ) -> tuple[Tensor, ...]:
         ctx.run, ctx.spans, ctx.reverse, ctx.num_states, ctx.axes = run, spans, reverse, num_states, axes
-        ctx.count, ctx.own = len(values), len(values) - num_own
+        ctx.count = len(values)
         state, timed, rest = _groups(values, num_states, len(axes))
         ctx.chance = []
         borders: list[Tensor] = []
@@ -65,7 +64,7 @@ class Checkpoints(torch.autograd.Function):
         values, borders = list(saved[: ctx.count]), saved[ctx.count :]
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad[-ctx.count :]) if needed]
         device, dtype, enabled = ctx.autocast
-        with torch.random.fork_rng(), torch.autocast(device, dtype, enabled):
+        with torch.random.fork_rng(ctx.chance[0][1]), torch.autocast(device, dtype, enabled):
             if torch.is_grad_enabled():
                 found = _differentiable(ctx, values, borders, grad_states, wanted)
             else:
@@ -73,15 +72,15 @@ class Checkpoints(torch.autograd.Function):
         placed: list[Tensor | None] = [None] * ctx.count
         for i, gradient in zip(wanted, found, strict=True):
             placed[i] = gradient
-        return (None,) * 6 + tuple(placed)
+        return (None,) * 5 + tuple(placed)
 
 
 def _one_by_one(
     ctx: Any, values: list[Any], borders: Sequence[Tensor], grad_states: Sequence[Tensor | None], wanted: list[int]
-) -> list[Tensor]:
+) -> list[Tensor | None]:
     """The gradients of the wanted values, one segment after the other."""
     num_states, first_rest = ctx.num_states, ctx.num_states + len(ctx.axes)
-    found = {i: torch.zeros_like(values[i]) for i in wanted if i >= num_states}
+    found: dict[int, Tensor | None] = {i: None for i in wanted if i >= num_states}
     carry: list[Tensor | None] = [None] * num_states
     for number in reversed(range(len(ctx.spans))):
         span, kept = ctx.spans[number], borders[number * num_states : (number + 1) * num_states]
@@ -91,8 +90,7 @@ def _one_by_one(
             timed = _cut(values[num_states:first_rest], ctx.axes, span)
             local = [*state, *timed, *values[first_rest:]]
             for i in found:
-                if i < ctx.own:
-                    local[i] = local[i].detach().requires_grad_()
+                local[i] = local[i].detach().requires_grad_()
             part = ctx.run(span, state, local[num_states:first_rest], local[first_rest:])
             ends = [p[0 if ctx.reverse else -1] for p in part]
         given = [None if g is None else g[span[0] : span[1]] for g in grad_states]
@@ -104,14 +102,19 @@ def _one_by_one(
         carry = list(gradients[:num_states])
         for i, gradient in zip(found, gradients[num_states:], strict=True):
             if gradient is not None:
-                _along(found[i], ctx.axes, i - num_states, span).add_(gradient)
-    return [found[i] if i in found else _or_zeros(carry[i], values[i]) for i in wanted]
+                total = found[i]
+                if total is None:
+                    total = torch.zeros_like(values[i])
+                _along(total, ctx.axes, i - num_states, span).add_(gradient)
+                found[i] = total
+    return [found[i] if i in found else carry[i] for i in wanted]
 
 
 def _differentiable(
     ctx: Any, values: list[Any], borders: Sequence[Tensor], grad_states: Sequence[Tensor | None], wanted: list[int]
-) -> list[Tensor]:
+) -> list[Tensor | None]:
     """The same as one graph, for gradients of gradients."""
+    values = [v.view_as(v) if i in wanted else v for i, v in enumerate(values)]  # no path from one of them to another
     state, timed, rest = _groups(values, ctx.num_states, len(ctx.axes))
     parts = []
     for span, chance in zip(ctx.spans, ctx.chance, strict=True):
@@ -122,10 +125,8 @@ def _differentiable(
     states = [torch.cat(one) for one in zip(*(parts[::-1] if ctx.reverse else parts), strict=True)]
     outputs = [(s, g) for s, g in zip(states, grad_states, strict=True) if g is not None]
     sources = [values[i] for i in wanted]
-    found = torch.autograd.grad(
-        [s for s, _ in outputs], sources, [g for _, g in outputs], create_graph=True, allow_unused=True
-    )
-    return [_or_zeros(gradient, source) for gradient, source in zip(found, sources, strict=True)]
+    given = [g for _, g in outputs]
+    return list(torch.autograd.grad([s for s, _ in outputs], sources, given, create_graph=True, allow_unused=True))
 
 
 def _groups(values: Sequence[Any], num_states: int, num_timed: int) -> tuple[list[Any], list[Any], list[Any]]:
@@ -142,10 +143,6 @@ def _cut(timed: Sequence[Tensor | None], axes: Sequence[int], span: Span) -> lis
 def _along(gradient: Tensor, axes: Sequence[int], place: int, span: Span) -> Tensor:
     """The part of a value's gradient that a segment adds to."""
     return gradient.narrow(axes[place], span[0], span[1] - span[0]) if place < len(axes) else gradient
-
-
-def _or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if gradient is None else gradient
 
 
 def _restore(chance: tuple[Any, ...]) -> None:

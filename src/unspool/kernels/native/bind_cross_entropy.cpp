@@ -41,8 +41,9 @@ double linear_cross_entropy(Dense<const float, 2> x, Dense<const float, 2> weigh
       .grad_weight = pointer(grad_weight),
       .grad_bias = pointer(grad_bias),
   };
+  const Engine& chosen = engine();
   nb::gil_scoped_release unlocked;
-  return engine().linear_cross_entropy(a);
+  return chosen.linear_cross_entropy(a);
 }
 
 }  // namespace

@@ -24,8 +24,9 @@ void forward(int64_t T, int64_t B, int64_t H, bool reverse, int threads, Address
   const LinearScanArguments given = {
       T, B, H, reverse, threads, at<const float>(a), at<const float>(b), at<const float>(initial),
       at<const int64_t>(lengths), at<const bool>(reset), at<const float>(reset_state), at<float>(states)};
+  const Engine& chosen = engine();
   nb::gil_scoped_release unlocked;
-  engine().linear_scan_forward(given);
+  chosen.linear_scan_forward(given);
 }
 
 void backward(int64_t T, int64_t B, int64_t H, bool reverse, int threads, Address a, Address initial, Address lengths,
@@ -36,8 +37,9 @@ void backward(int64_t T, int64_t B, int64_t H, bool reverse, int threads, Addres
       at<const int64_t>(lengths), at<const bool>(reset), at<const float>(reset_state), at<float>(states)};
   const LinearScanGradients grads = {at<const float>(grad_states), at<float>(grad_a), at<float>(grad_b),
                                      at<float>(grad_initial), at<float>(grad_reset_state)};
+  const Engine& chosen = engine();
   nb::gil_scoped_release unlocked;
-  engine().linear_scan_backward(given, grads);
+  chosen.linear_scan_backward(given, grads);
 }
 
 const char* split(int64_t T, int64_t B, int64_t H, int threads) {

@@ -54,8 +54,9 @@ ScanArguments arguments(const Integers& sizes, const Integers& addresses) {
 
 void forward(const EncodedProgram& program, const Integers& sizes, const Integers& addresses) {
   const ScanArguments a = arguments(sizes, addresses);
+  const Engine& chosen = engine();
   nb::gil_scoped_release unlocked;
-  engine().scan_forward(a, program);
+  chosen.scan_forward(a, program);
 }
 
 // gradients: of the states, in; then x weight_ih bias_ih weight_hh bias_hh initial vectors steps sequences reset_state, out.
@@ -70,8 +71,9 @@ void backward(const EncodedProgram& program, const Integers& sizes, const Intege
   for (const float*& state : grads.states) take(state);
   take(grads.x), take(grads.weight_ih), take(grads.bias_ih), take(grads.weight_hh), take(grads.bias_hh);
   take(grads.initial), take(grads.vectors), take(grads.steps), take(grads.sequences), take(grads.reset_state);
+  const Engine& chosen = engine();
   nb::gil_scoped_release unlocked;
-  engine().scan_backward(a, grads, program);
+  chosen.scan_backward(a, grads, program);
 }
 
 // Who runs the loop of a scan with these sizes.

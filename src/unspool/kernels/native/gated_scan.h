@@ -85,7 +85,7 @@ class ForwardScan {
       : a_(a), rows_(rows), split_(split), shared_(shared), thread_(thread), threads_(threads), barrier_(barrier),
         share_(a, rows, split, thread, threads), machine_(program, a.H, arena_),
         recurrent_(a, tiles_of(share_.units(), kTile), a.H, rows_of_thread(a, split)),
-        input_(a, {share_.units()}, a.I, 6) {}
+        input_(a, {share_.units()}, a.I, kMaxRows) {}
 
   void run() {
     pack();
@@ -105,9 +105,9 @@ class ForwardScan {
     const int64_t row = std::max<int64_t>(1, a.G * a.H / threads);
     return std::max<int64_t>(1, std::clamp<int64_t>(131072 / row, 48, 480) / std::max<int64_t>(1, sequences));
   }
-  static int64_t input_size(const ScanArguments& a) { return GateWeights<kNarrow>(a, {{0, a.H}}, a.I, 6).size(); }
+  static int64_t input_size(const ScanArguments& a) { return GateWeights<kNarrow>(a, {{0, a.H}}, a.I, kMaxRows).size(); }
   static int64_t recurrent_size(const ScanArguments& a) {
-    return GateWeights<kNarrow>(a, tiles_of({0, a.H}, kTile), a.H, 6).size();
+    return GateWeights<kNarrow>(a, tiles_of({0, a.H}, kTile), a.H, kMaxRows).size();
   }
 
  private:
@@ -131,7 +131,7 @@ class ForwardScan {
     const int64_t sequences = rows_at_once();
     chunk_ = chunk(a_, split_.by_units() ? threads_ : 1, sequences);
     const int64_t most = chunk_ * sequences;
-    from_.resize(std::max(most, sequences)), to_.resize(std::max(most, sequences));
+    from_.resize(most), to_.resize(most);
     if (kNarrow && a_.weight_ih) narrow_x_ = arena_.take<uint32_t>(most * packed_depth<kNarrow>(a_.I));
     if (!a_.buffer && a_.weight_ih) gates_ = shared_.gates ? shared_.gates : arena_.take<float>(most * a_.G * a_.H);
     block_ = (sequences + (sequences - 1) / 96) / ((sequences - 1) / 96 + 1);  // of equal size, 96 at most
@@ -140,17 +140,19 @@ class ForwardScan {
     fed_.resize(sequences);
     if (feeds(a_) && a_.T > 0) {
       const int64_t t = time(0);
-      for (int64_t i = 0; i < share_.active(t); ++i) {
-        const Range units = feeding_units();
+      const Range units = share_.units();
+      for (int64_t i = 0; i < share_.active(t); ++i)
         feed(t, 0, i, share_.before(0, t, share_.sequence(i)) + units.first, units);
-      }
     }
     barrier_.wait();
   }
 
   // A program that reduces over H, on threads that have only some units each, runs on whole rows between two barriers.
   bool meets_in_rows() const { return split_.by_units() && machine_.whole_rows(); }
-  Range feeding_units() const { return share_.units(); }
+
+  element<kNarrow>* fed_row(int64_t n, int64_t own) const {
+    return shared_.fed[n % 2] + share_.place(own) * fed_stride<kNarrow>(a_.H);
+  }
 
   float* gates(int64_t n, int64_t own) const {  // of the n-th step of the scan
     if (a_.buffer) return share_.buffer(time(n), own);
@@ -185,10 +187,10 @@ class ForwardScan {
     const Range units = share_.units();
     if (a_.product)
       for (int64_t i = 0; i < active; ++i) {
-        if constexpr (kNarrow) {
-          fed_[i] = shared_.fed[n % 2] + share_.place(i) * fed_stride<kNarrow>(a_.H);
-        } else {
-          fed_[i] = feeds(a_) ? shared_.fed[n % 2] + share_.place(i) * fed_stride<kNarrow>(a_.H) : share_.before(0, t, share_.sequence(i));
+        if (feeds(a_)) {
+          fed_[i] = fed_row(n, i);
+        } else if constexpr (!kNarrow) {
+          fed_[i] = share_.before(0, t, share_.sequence(i));
         }
       }
     if (meets_in_rows()) {
@@ -275,7 +277,7 @@ class ForwardScan {
     if (own >= share_.active(t)) return;
     if (share_.resets(t, b)) h = a_.reset_state + b * a_.H + units.first;
     const float* mask = share_.mask(b);
-    element<kNarrow>* row = shared_.fed[n % 2] + share_.place(own) * fed_stride<kNarrow>(a_.H);
+    element<kNarrow>* row = fed_row(n, own);
     auto entry = [&](int64_t i) { return mask ? h[i] * mask[units.first + i] : h[i]; };
     if constexpr (kNarrow) {
       for (int64_t i = 0; i < units.size(); i += 2)

@@ -79,13 +79,13 @@ class BackwardScan {
     if (!a.product) return false;
     for (int64_t g = 0; g < a.G; ++g)
       if (grads.h_slots[g] != g) return true;
-    return kNarrow || crowds(a.B, a.G * a.H);
+    return kNarrow || crowds(a.B, a.slots * a.H);
   }
   static int64_t recurrent_size(const ScanArguments& a) {
-    return ColumnWeights<kNarrow>(a, {{0, a.H}}, a.H, 6).size();
+    return ColumnWeights<kNarrow>(a, {{0, a.H}}, a.H, kMaxRows).size();
   }
   static int64_t input_size(const ScanArguments& a) {
-    return ColumnWeights<kNarrow>(a, tiles_of({0, a.I}, kColumnTile), a.I, 6).size();
+    return ColumnWeights<kNarrow>(a, tiles_of({0, a.I}, kColumnTile), a.I, kMaxRows).size();
   }
 
  private:
@@ -332,11 +332,8 @@ void scan_backward_as(const ScanArguments& a, const ScanGradients& grads, const 
   std::fill(zeros, zeros + a.H, 0.0f);
   shared.zeros = zeros;
   if (Scan::feeds(a, grads))
-    for (auto& fed : shared.fed) {
-      const int64_t size = a.B * (a.G * packed_depth<kNarrow>(a.H) + 16);
-      fed = arena.take<element<kNarrow>>(size);
-      std::fill(fed, fed + size, 0);
-    }
+    for (auto& fed : shared.fed)
+      fed = arena.take<element<kNarrow>>(a.B * (a.G * packed_depth<kNarrow>(a.H) + 16));
   if (!split.by_units() && a.product) shared.weight_hh = arena.take<element<kNarrow>>(Scan::recurrent_size(a));
   if (a.weight_ih && grads.x) shared.weight_ih = arena.take<element<kNarrow>>(Scan::input_size(a));
   shared.vector_totals = arena.take<float>(split.threads * a.num_vectors * a.H);

@@ -34,19 +34,28 @@ constexpr int tile_rows(int vectors) {  // most rows of a tile with this many ve
   return vectors == 8 ? 1 : vectors == 4 ? 3 : kMaxRows;
 }
 
+// The lower or the upper half of a and of b, lane by lane in turn.
+template <bool kUpper>
+UNSPOOL_INLINE vf interleave(vf a, vf b) {
+#if defined(__clang__)
+  vf mixed{};
+  for (int i = 0; i < W; ++i) mixed[i] = (i % 2 ? b : a)[i / 2 + (kUpper ? W / 2 : 0)];
+  return mixed;
+#else
+  vi from{};
+  for (int i = 0; i < W; ++i) from[i] = i / 2 + i % 2 * W + (kUpper ? W / 2 : 0);
+  return __builtin_shuffle(a, b, from);
+#endif
+}
+
 // Rows of W floats become columns: log2(W) rounds, each of which interleaves the first half of the rows with the second.
 UNSPOOL_INLINE void transpose(vf (&rows)[W]) {
-  vi low{}, high{};
-  for (int i = 0; i < W; ++i) {
-    low[i] = i / 2 + i % 2 * W;
-    high[i] = W / 2 + i / 2 + i % 2 * W;
-  }
   for (int round = 1; round < W; round *= 2) {
     vf next[W];
 #pragma GCC unroll 16
     for (int i = 0; i < W / 2; ++i) {
-      next[2 * i] = __builtin_shuffle(rows[i], rows[i + W / 2], low);
-      next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + W / 2], high);
+      next[2 * i] = interleave<false>(rows[i], rows[i + W / 2]);
+      next[2 * i + 1] = interleave<true>(rows[i], rows[i + W / 2]);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < W; ++i) rows[i] = next[i];
@@ -159,7 +168,7 @@ struct Panels {
   }
 };
 
-// Packs columns [0, columns) of B into panels. entry(k, n) is a pointer's worth of work: see the two sources below.
+// Packs columns [0, columns) of B into panels, from one of two sources:
 //   kTransposed: B[k][n] = source[n * stride + k]      (a weight [N, K], as PyTorch stores it)
 //   otherwise:   B[k][n] = source[k * stride + n]
 // The rows go to the steps from `at_step` on of panels that are `all_steps` long.
@@ -201,7 +210,7 @@ void pack_panels(const float* source, int64_t stride, int64_t depth, Panels pane
   });
 }
 
-// Rows of A, converted where the product is narrow: [rows][packed depth] pairs.
+// A row of A as [packed depth] pairs, for a narrow product.
 inline void narrow_row(const float* row, int64_t depth, uint32_t* pairs) {
   int64_t k = 0;
   for (; k + 1 < depth; k += 2) pairs[k / 2] = bfloat16_pair(row[k], row[k + 1]);

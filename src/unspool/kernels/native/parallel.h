@@ -1,7 +1,8 @@
 // A team of threads for one call, its barrier, and scratch memory that outlives the call.
 //
 // One parallel region surrounds a whole scan; inside it threads meet only at `Barrier`. With OpenMP the team is the pool
-// that PyTorch already has. UNSPOOL_STD_THREADS takes std::thread instead, for the thread sanitizer.
+// that PyTorch already has. Without OpenMP (UNSPOOL_STD_THREADS), and for the thread sanitizer, every call starts threads of
+// its own, whose scratch memory is cold each time.
 #pragma once
 
 #include <algorithm>
@@ -34,7 +35,7 @@ UNSPOOL_INLINE void pause_briefly() {
 #endif
 }
 
-// All threads of a team wait for each other: spinning for some microseconds, then yielding, since a core that another
+// All threads of a team wait for each other: spinning for a tenth of a millisecond or two, then yielding, since a core that another
 // process has taken does not come back while we spin on the other.
 class Barrier {
  public:
@@ -89,8 +90,7 @@ void run_team(int wanted, Body&& body) {
   body(0, barrier, wanted);
   for (auto& other : others) other.join();
 #else
-  Barrier alone(1);
-  body(0, alone, 1);
+#error "neither OpenMP nor UNSPOOL_STD_THREADS"
 #endif
 }
 

@@ -1,4 +1,4 @@
-// What a gated scan is given: sizes, programs, and pointers. Axes: T time, B batch, I input, H hidden, G gates, S states.
+// What a gated scan is given: sizes and pointers. Axes: T time, B batch, I input, H hidden, G gates, S states.
 // All tensors are dense, last axis first in memory; a null pointer says that an argument is absent. The same for all targets.
 #pragma once
 

@@ -59,10 +59,10 @@ class WeightGradients {
       if (grads_.weight_hh) pack_rows<kNarrow>(h_rows.data(), count, h_panels, packed_h);
       if (grads_.weight_ih) pack_rows<kNarrow>(x_rows.data(), count, x_panels, packed_x);
       for (int64_t i = mine.first; i < mine.last;) {
-        const bool same = grads_.h_slots.empty() || grads_.h_slots[groups[i].gate] == groups[i].gate;
+        const bool same = same_gradient(groups[i].gate);
         Range some{i, i};
         while (some.last < mine.last && some.size() < kTogether && groups[some.last].gate == groups[i].gate) ++some.last;
-        gather(some, false, grads_.bias_ih ? grads_.bias_ih : same ? grads_.bias_hh : nullptr);
+        if (for_x || same) gather(some, false, grads_.bias_ih ? grads_.bias_ih : same ? grads_.bias_hh : nullptr);
         multiply_with(some, packed_x, x_panels, grads_.weight_ih);
         if (!same && for_h) gather(some, true, grads_.bias_hh);
         multiply_with(some, packed_h, h_panels, grads_.weight_hh);
@@ -86,13 +86,16 @@ class WeightGradients {
       }
     flush();
     for (int64_t i = mine.first; i < mine.last && grads_.bias_hh && grads_.bias_ih; ++i)
-      if (grads_.h_slots[groups[i].gate] == groups[i].gate) {  // the same gradient, summed once
+      if (same_gradient(groups[i].gate)) {  // the same gradient, summed once
         const int64_t row = groups[i].gate * a_.H + groups[i].first;
         std::copy(grads_.bias_ih + row, grads_.bias_ih + row + groups[i].count, grads_.bias_hh + row);
       }
   }
 
  private:
+  // Whether a gate's h-gradient is its x-gradient.
+  bool same_gradient(int64_t gate) const { return grads_.h_slots.empty() || grads_.h_slots[gate] == gate; }
+
   struct Group {  // some columns of one gate
     int64_t gate, first;
     int count;

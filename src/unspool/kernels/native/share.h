@@ -16,7 +16,7 @@ inline ScanSplit choose_split(const ScanArguments& a, double real_rows) {
   const double work = double(a.G) * a.H * (a.product ? a.H : 8) * std::max(1.0, real_rows / std::max<int64_t>(a.T, 1));
   const int wanted = std::max(1, a.threads);
   if (wanted == 1 || a.T * a.B == 0) return {1, Sharing::kAlone};
-  if (a.split) return {wanted, *a.split};
+  if (a.split) return {*a.split == Sharing::kAlone ? 1 : wanted, *a.split};
   const bool units_pay = a.H >= 2 * W * wanted && work / wanted > 12000;
   const bool rows_pay = a.B >= wanted && work * a.T / wanted > 200000;
   // Few rows of a large weight: half a weight fits where a whole one does not. See docs/results/engine.md.
@@ -26,7 +26,7 @@ inline ScanSplit choose_split(const ScanArguments& a, double real_rows) {
   return {1, Sharing::kAlone};
 }
 
-// Most sequences that one thread runs.
+// Most sequences that one thread of a full team runs; it only chooses the width of panels.
 inline int64_t rows_of_thread(const ScanArguments& a, ScanSplit split) {
   return split.sharing == Sharing::kSequences ? (a.B + split.threads - 1) / split.threads : a.B;
 }

@@ -1,6 +1,6 @@
 // The vector type that all algorithms are written over: W floats, one hardware register of the target.
 //
-// Only this file knows instruction sets. Every target compiles all headers anew within its own namespace
+// Only this file knows vector instructions. Every target compiles all headers anew within its own namespace
 // UNSPOOL_TARGET, so that no function of one target can be linked into another.
 #pragma once
 

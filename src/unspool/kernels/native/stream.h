@@ -1,7 +1,7 @@
 // A stream: one step of a whole stack after the other, all memory taken and all weights packed when it is opened.
 //
 // A thread owns some units of every layer (its part), with the weights that lead to them, so that each core reads only
-// its own half. Of one part, the columns of all gates lie side by side, and a panel holds the rows that x meets and,
+// its own share. Of one part, the columns of all gates lie side by side, and a panel holds the rows that x meets and,
 // below them, those that h meets:
 //
 //                 i ... i f ... f g ... g o ... o      (one part's units of each gate, rounded up to whole vectors)

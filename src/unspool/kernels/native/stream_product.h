@@ -68,7 +68,7 @@ void panel_down(const element<kNarrow>* a, int64_t steps, const element<kNarrow>
   for (int v = 0; v < V; ++v) store(c + v * W, sums[v]);
 }
 
-// W x + b and V h + c, or their sum, for some rows x and h. Gates and parts as in the picture above.
+// W x + b and V h + c, or their sum, for some rows x and h. Gates and parts as in the picture of stream.h.
 template <bool kNarrow>
 class StreamProduct {
  public:
@@ -114,7 +114,6 @@ class StreamProduct {
   const float* h_gate(int part, int64_t row, int64_t gate) const { return place(h_gates_, part, row, gate); }
   // With one gate: a whole row.
   float* whole(int64_t row) const { return x_gates_.get() + row * row_; }
-  int64_t bytes() const { return gates_ * units_ * (x_depth_ + h_depth_) * (kNarrow ? 2 : 4); }
 
  private:
   struct Part {
@@ -212,8 +211,7 @@ class TeamOrAlone {
       pause_ = kFirstPause;
     } else {
       pause_ = std::min(4 * pause_, kLongestPause);
-      const double kept = cost_[!team_];
-      change(), cost_[team_] = kept, calls_ = kMemory;
+      change(), calls_ = kMemory;
     }
   }
   void change() { team_ = !team_, calls_ = 0; }
