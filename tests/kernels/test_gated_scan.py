@@ -175,6 +175,15 @@ def test_states_of_all_steps_are_differentiable_outputs():
         ({"weight_hh": None}, "weight_hh must be \\[16, 4\\]"),
         ({"initial_state": torch.zeros(1, 2, 4)}, "initial_state must be \\[2, 2, 4\\]"),
         ({"vectors": torch.zeros(1, 4)}, "vectors must be \\[0, 4\\]"),
+        ({"bias_ih": torch.zeros(4)}, "bias_ih must be \\[16\\]"),
+        ({"bias_hh": torch.zeros(15)}, "bias_hh must be \\[16\\]"),
+        ({"recurrent_mask": torch.zeros(1, 4)}, "recurrent_mask must be \\[2, 4\\]"),
+        ({"lengths": torch.tensor([5])}, "lengths must be \\[2\\]"),
+        ({"lengths": torch.tensor([-2, 5])}, "lengths must lie in 0..5, got -2..5"),
+        ({"lengths": torch.tensor([7, 5])}, "lengths must lie in 0..5, got 5..7"),
+        ({"reset": torch.zeros(5, 1, dtype=torch.bool)}, "reset must be \\[5, 2\\]"),
+        ({"reset": torch.zeros(5, 2)}, "reset must be booleans"),
+        ({"reset": torch.zeros(5, 2, dtype=torch.bool), "reset_state": torch.zeros(2, 4)}, "reset_state must be"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(change, message):

@@ -212,3 +212,10 @@ def test_the_native_scan_takes_views_and_compiles():
     expected = fold_linear(a, b, h)
     torch.testing.assert_close(linear_scan(a, b, h), expected)
     torch.testing.assert_close(torch.compile(linear_scan, backend="aot_eager")(a, b, h), expected)
+
+
+@native
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64])
+def test_numbers_that_are_no_floats_are_not_read_as_floats(dtype):
+    a, b, h = (torch.randint(-3, 4, shape).to(dtype) for shape in ((5, 2, 3), (5, 2, 3), (2, 3)))
+    assert torch.equal(linear_scan(a, b, h), fold_linear(a, b, h))

@@ -129,7 +129,7 @@ def training_calls(
 ) -> tuple[Callable[[], Any], Callable[[], Numbers]]:
     """One forward and backward pass with all gradients, and what it computes."""
     wanted = [x, *parameters.values()]
-    cotangents = {dtype: cotangent.to(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    cotangents = {dtype: cotangent.to(dtype) for dtype in (cotangent.dtype, torch.bfloat16)}
 
     def run() -> tuple[Tensor, tuple[Tensor, ...]]:
         with autocast(bf16):

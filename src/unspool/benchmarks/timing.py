@@ -26,8 +26,8 @@ class Pace:
 
     rounds: int | None = None
     seconds: float = 3.0
-    sample_seconds: float = 0.005
-    settle_seconds: float = 0.005
+    sample_seconds: float = 0.02
+    settle_seconds: float = 0.05
 
 
 class Spread(NamedTuple):

@@ -26,12 +26,12 @@ inline constexpr int64_t kDepth = 256;  // of the part of a panel that stays in 
 // Widest panel, in vectors, for a product with this many rows: as many sums as registers hold, at least eight in flight.
 inline int panel_vectors(int64_t rows) {
   if constexpr (kRegisters == 32) return rows <= 3 ? 8 : 4;
-  return rows == 1 ? 8 : rows <= 3 ? 4 : 2;
+  return rows == 1 ? 8 : rows <= 3 ? 4 : rows == 4 || rows == 7 || rows == 8 ? 3 : 2;
 }
 
 constexpr int tile_rows(int vectors) {  // most rows of a tile with this many vectors
   if (kRegisters == 32) return vectors == 8 ? 3 : kMaxRows;
-  return vectors == 8 ? 1 : vectors == 4 ? 3 : kMaxRows;
+  return vectors == 8 ? 1 : vectors == 4 ? 3 : vectors == 3 ? 4 : kMaxRows;
 }
 
 // The lower or the upper half of a and of b, lane by lane in turn.
@@ -145,10 +145,11 @@ constexpr std::array<Tile<kNarrow>, kMaxRows + 1> tiles_of(std::integer_sequence
 template <bool kNarrow, bool kPackedA>
 Tile<kNarrow> find_tile(int rows, int vectors) {
   using Counts = std::make_integer_sequence<int, kMaxRows>;
-  static constexpr std::array<std::array<Tile<kNarrow>, kMaxRows + 1>, 4> table = {
+  static constexpr std::array<std::array<Tile<kNarrow>, kMaxRows + 1>, 5> table = {
       tiles_of<kNarrow, kPackedA, 1>(Counts{}), tiles_of<kNarrow, kPackedA, 2>(Counts{}),
-      tiles_of<kNarrow, kPackedA, 4>(Counts{}), tiles_of<kNarrow, kPackedA, 8>(Counts{})};
-  return table[vectors == 8 ? 3 : vectors == 4 ? 2 : vectors - 1][rows];
+      tiles_of<kNarrow, kPackedA, 3>(Counts{}), tiles_of<kNarrow, kPackedA, 4>(Counts{}),
+      tiles_of<kNarrow, kPackedA, 8>(Counts{})};
+  return table[vectors == 8 ? 4 : vectors - 1][rows];
 }
 
 // Columns cut into panels: as many of the widest as fit, then narrower ones; the last one's missing lanes are zero.
@@ -160,7 +161,7 @@ struct Panels {
   template <typename Visit>
   void each(Visit&& visit) const {  // visit(first column, vectors)
     int64_t at = 0;
-    for (int vectors = widest; vectors >= 1; vectors /= 2)
+    for (int vectors = widest; vectors >= 1; vectors = vectors == 3 ? 2 : vectors / 2)
       while (at + vectors * W <= padded()) {
         visit(at, vectors);
         at += vectors * W;
