@@ -2,6 +2,7 @@ import warnings
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from unspool import GRU, LSTM, MinGRU, Recurrent
 from unspool.kernels import dispatch, isa
@@ -62,3 +63,13 @@ def test_without_the_engine_float32_says_how_to_get_it(cell, monkeypatch):
     (message,) = _run(cell(3, 4), torch.float32)
     assert "C++20 compiler" in message
     assert _run(cell(3, 4), torch.float32) == []
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # PyTorch's own, in its first tangent
+@pytest.mark.parametrize("cell", [LSTM, MinGRU])
+def test_tangents_and_negated_views_come_through(cell):
+    layer, x, d = Recurrent(cell(3, 8)).requires_grad_(False), torch.randn(4, 2, 3), torch.randn(4, 2, 3)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, d)).output).tangent
+    torch.testing.assert_close(tangent, torch.func.jvp(lambda x: layer(x).output, (x,), (d,))[1])
+    torch.testing.assert_close(layer(torch._neg_view(x)).output, layer(-x).output)

@@ -219,3 +219,10 @@ def test_the_native_scan_takes_views_and_compiles():
 def test_numbers_that_are_no_floats_are_not_read_as_floats(dtype):
     a, b, h = (torch.randint(-3, 4, shape).to(dtype) for shape in ((5, 2, 3), (5, 2, 3), (2, 3)))
     assert torch.equal(linear_scan(a, b, h), fold_linear(a, b, h))
+
+
+def test_a_scan_of_no_steps_gives_a_reset_state_no_gradient():
+    fresh, nothing = torch.ones(2, 8, requires_grad=True), torch.zeros(0, 2, 8)
+    reset = torch.zeros(0, 2, dtype=torch.bool)
+    linear_scan(nothing, nothing, torch.zeros(2, 8), reset=reset, reset_state=fresh).sum().backward()
+    assert not fresh.grad.any()

@@ -288,3 +288,14 @@ def test_the_gradient_of_a_probe_is_the_total_gradient_of_a_state(name):
         for place, tensor in enumerate(state):
             wanted = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad  # the last c: nothing reads it
             torch.testing.assert_close(found[place, t], wanted)
+
+
+def test_a_division_that_rounds_is_refused():
+    with pytest.raises(LoweringError, match="a division that rounds"):
+        trace(lambda x, h, s, v, n, q: [torch.div(x[0], s[0], rounding_mode="floor")], Signature(1, 0, 1))
+
+
+def test_the_upper_bound_wins_where_bounds_cross():
+    program = trace(lambda x, h, s, v, n, q: [torch.clamp(x[0], min=s[0], max=h[0])], Signature(1, 1, 1))
+    x, high, low = torch.randn(3, 2, 5, dtype=torch.float64)
+    torch.testing.assert_close(program(x, high, low)[0], torch.clamp(x, min=low, max=high))

@@ -285,3 +285,13 @@ def test_gates_are_summed_only_where_nothing_else_is_done_with_their_parts():
 def test_tiny_layers(sizes):
     input_size, hidden_size = sizes
     check(stack_cells(LSTM, input_size, hidden_size, 3), torch.randn(5, 2, input_size), 2)
+
+
+@native
+def test_a_stream_opens_under_any_default_type():
+    layer, x = Recurrent(LSTM(3, 8)).eval(), torch.randn(4, 1, 3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        check(layer, x, 1, atol=2e-6, rtol=1e-5)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -115,6 +115,8 @@ def run_engine(options: EngineOptions) -> Record:
 def _run_sections(options: EngineOptions, pace: Pace, threads: int, limits: Limits, document: Record) -> None:
     context = Context(threads, limits, frozenset(options.peers), options.sizes)
     plans = [(name, plan) for name in SECTIONS for plan in _chosen(name, context, options.only)]
+    if not plans:
+        raise ConfigError("bench engine: no case has such a name; see --list for the sections.")
     for number, (section, plan) in enumerate(plans, 1):
         _say(f"[{number}/{len(plans)}] {section}: {plan.name}, {threads} threads")
         record = {"section": section, "name": plan.name, "threads": threads, **_run_plan(plan, pace)}
@@ -159,8 +161,11 @@ def _finish(options: EngineOptions, document: Record) -> None:
 
 
 def _check_options(options: EngineOptions) -> None:
-    if min(options.threads) < 1 or (options.rounds is not None and options.rounds < 1) or options.seconds <= 0:
-        raise ConfigError("bench engine: --threads, --rounds and --seconds-per-case must be above 0.")
+    rounds = 1 if options.rounds is None else options.rounds
+    if not (0 < min(options.threads) <= max(options.threads) <= 4096 and rounds > 0 and 0 < options.seconds < 1e6):
+        raise ConfigError(
+            "bench engine: --threads, --rounds and --seconds-per-case must be above 0, and of a sane size."
+        )
     for word in options.only:
         name = word.partition(":")[0]
         if name not in SECTIONS:

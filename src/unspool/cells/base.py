@@ -171,6 +171,8 @@ class GatedCell(Cell):
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
         super().__init__(input_size, hidden_size)
+        if not self.gates:
+            raise ShapeError(f"{type(self).__name__}: a gated cell needs at least one gate; name it in `gates`.")
         rows = len(self.gates) * hidden_size
         self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
         self.weight_hh = nn.Parameter(torch.empty(rows, hidden_size)) if self.recurrent_product else None

@@ -41,4 +41,26 @@ def trace_step(cell: nn.Module, step: Callable[..., Any], signature: Signature) 
 def _settings(module: nn.Module) -> tuple[Any, ...]:
     """What a module's equations may depend on: its class, and its attributes that are no tensors or modules."""
     found = [(name, value) for name, value in vars(module).items() if name not in _OF_EVERY_MODULE]
-    return (type(module), module.training, *((n, v if callable(v) else repr(v)) for n, v in found))
+    return (type(module), module.training, *((name, _setting(value)) for name, value in found))
+
+
+def _setting(value: Any) -> Any:
+    kind: Any = type(value)
+    if callable(value):
+        return value
+    if kind.__repr__ is object.__repr__:  # its text is an address, which another object may have later
+        return _Identity(value), repr(vars(value)) if hasattr(value, "__dict__") else ""
+    return repr(value)
+
+
+class _Identity:
+    """An object as a key, kept alive; equal to itself alone."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from unspool.kernels import isa
 
@@ -21,8 +22,13 @@ def is_eager(tensors: Iterable[Tensor | None]) -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether a transform of torch.func is at work: to it an operator of a library is opaque, plain tensor code is not."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    """Whether a transform of torch.func, or forward-mode differentiation, is at work.
+
+    To them an operator of a library is opaque, plain tensor code is not.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def refusal(names: Sequence[str], tensors: Sequence[Tensor | None]) -> str | None:
@@ -37,6 +43,13 @@ def refusal(names: Sequence[str], tensors: Sequence[Tensor | None]) -> str | Non
         if tensor.dtype != torch.float32 and name not in _NOT_REAL:
             return f"{name} is {tensor.dtype}; the native engine computes in float32"
     return None
+
+
+def dense(tensor: Tensor | None) -> Tensor | None:
+    """The same numbers as they are read by address: in row-major order, without gaps, with their own signs."""
+    if tensor is None or (tensor.is_contiguous() and not tensor.is_neg()):
+        return tensor
+    return tensor.resolve_neg().contiguous()
 
 
 def warn_slow(tensors: Iterable[Tensor | None], reason: str, remedy: str = NARROW_REMEDY) -> None:

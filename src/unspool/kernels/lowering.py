@@ -213,6 +213,8 @@ def _unary(name: str) -> Callable[[Lowering, Recorded], Operand]:
 
 def _binary(name: str) -> Callable[[Lowering, Recorded], Operand]:
     def lower(walk: Lowering, node: Recorded) -> Operand:
+        if node.kwargs.get("rounding_mode"):
+            raise LoweringError("a division that rounds has no derivative and is no operation of programs")
         a, b = walk.real(node.args[0]), walk.real(node.args[1])
         alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
         return walk.emit(name, a, b if alpha == 1 else walk.emit("mul", b, walk.real(alpha)))
@@ -298,8 +300,8 @@ def _elu(walk: Lowering, node: Recorded) -> Operand:
 
 def _clip(low: Operand | None, high: Operand | None, walk: Lowering, x: Operand, *, open_bounds: bool) -> Operand:
     below, above = ("le", "ge") if open_bounds else ("lt", "gt")
-    result = x if high is None else walk.emit("where", walk.emit(above, x, high), high, x)
-    return result if low is None else walk.emit("where", walk.emit(below, x, low), low, result)
+    result = x if low is None else walk.emit("where", walk.emit(below, x, low), low, x)  # where low > high, high wins
+    return result if high is None else walk.emit("where", walk.emit(above, result, high), high, result)
 
 
 def _hardtanh(walk: Lowering, node: Recorded) -> Operand:

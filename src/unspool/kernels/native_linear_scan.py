@@ -44,7 +44,7 @@ def run_backward(
     a, _, *others = _dense(inputs)
     grad_a, grad_b, grad_initial = (states.new_empty(t.shape) for t in (states, states, inputs.initial_state))
     fresh = None if inputs.reset_state is None else states.new_empty(inputs.reset_state.shape)
-    tensors = (a, *others, states, grad_states.contiguous(), grad_a, grad_b, grad_initial, fresh)
+    tensors = (a, *others, states, grad_states.resolve_neg().contiguous(), grad_a, grad_b, grad_initial, fresh)
     isa._native.linear_scan_backward(*states.shape, reverse, torch.get_num_threads(), *map(_address, tensors))
     return grad_a, grad_b, grad_initial, fresh
 
@@ -53,7 +53,7 @@ def _dense(inputs: LinearInputs) -> LinearInputs:
     """The same tensors in row-major order without gaps, and lengths in 64 bits."""
     if inputs.lengths is not None:
         inputs = inputs._replace(lengths=inputs.lengths.long())
-    return LinearInputs(*(t if t is None or t.is_contiguous() else t.contiguous() for t in inputs))  # type: ignore[arg-type]
+    return LinearInputs(*map(dispatch.dense, inputs))  # type: ignore[arg-type]
 
 
 def _address(tensor: Tensor | None) -> int:

@@ -94,7 +94,7 @@ def run_backward(
     if steps is not None and inputs.lengths is not None:
         steps.zero_()
     inputs, states = _dense(inputs), [s.contiguous() for s in states]
-    given = [None if g is None else g.contiguous() for g in grad_states]
+    given = [None if g is None else g.resolve_neg().contiguous() for g in grad_states]
     isa._native.scan_backward(
         programs.backward,
         _sizes(programs, inputs, True, reverse, narrow),
@@ -179,7 +179,7 @@ def _dense(inputs: ScanInputs) -> ScanInputs:
     """The same tensors in row-major order without gaps, and lengths in 64 bits."""
     if inputs.lengths is not None:
         inputs = inputs._replace(lengths=inputs.lengths.long())
-    return ScanInputs(*(t if t is None or t.is_contiguous() else t.contiguous() for t in inputs))  # type: ignore[arg-type]
+    return ScanInputs(*map(dispatch.dense, inputs))  # type: ignore[arg-type]
 
 
 def _addresses(tensors: Sequence[Tensor | None]) -> list[int]:

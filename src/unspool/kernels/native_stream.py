@@ -66,14 +66,14 @@ class NativeStream:
     ) -> None:
         self._engine = isa._native.Stream(batch_size, torch.get_num_threads(), narrow)
         self._states: list[Tensor] = []
-        self.input = torch.zeros(batch_size, layers[0].input_size)
-        self.output = torch.zeros(batch_size, layers[-1].hidden_size)
+        self.input = _zeros(batch_size, layers[0].input_size)
+        self.output = _zeros(batch_size, layers[-1].hidden_size)
         self.step: Callable[..., Tensor] = self._engine.step
         """One step: reads x [B, I], or `input` without one, and returns `output`, which the next step overwrites."""
         for layer in layers:
             program = parse(layer.program)
             product, sums = program.size("h") > 0, summed(program)
-            self._states.append(torch.zeros(2, program.size("s"), batch_size, layer.hidden_size))
+            self._states.append(_zeros(2, program.size("s"), batch_size, layer.hidden_size))
             self._engine.add_layer(
                 (layer.input_size, layer.hidden_size, program.size("x"), program.size("s"), program.size("v")),
                 product,
@@ -156,3 +156,8 @@ def summed(program: Program) -> Program | None:
 
 def _is_sum(instruction: Any, pairs: dict[tuple[str, str], str]) -> bool:
     return instruction.operation == "add" and tuple(sorted(map(str, instruction.operands))) in pairs
+
+
+def _zeros(*shape: int) -> Tensor:
+    """What the engine writes to, whatever the caller's default type and device are."""
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -105,9 +106,13 @@ def _program(
     return lower((first, _record(function, count, TRACED_WIDTHS[1], where)), sizes, where)
 
 
+_ONE_AT_A_TIME = Lock()
+"""PyTorch's tracer keeps state of the whole process."""
+
+
 def _record(function: Callable[..., tuple[Tensor, ...]], count: int, width: int, where: str) -> GraphModule:
     """Records the operations in a thread of its own, where no autocast, hook, mode or transform of the caller holds."""
-    with ThreadPoolExecutor(1) as thread:
+    with _ONE_AT_A_TIME, ThreadPoolExecutor(1) as thread:
         try:
             return thread.submit(_make_graph, function, count, width).result()
         except RuntimeError as error:

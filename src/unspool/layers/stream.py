@@ -33,8 +33,10 @@ class Stream:
     the weights. Where that cannot be, the layer's own `step` runs, a warning says so, and `reason` says why.
 
     The weights follow the layer's parameters: those that an optimizer, `load_state_dict` or any other operation in place
-    has changed are packed again before the next step. Parameters that were put in the place of others, or written to
-    through ``.data``, are seen after `refresh`. There are no gradients. Not for two threads at once.
+    has changed are packed again before the next step. Parameters that were put in the place of others, written to through
+    ``.data``, or changed by an optimizer with ``fused=True`` (which leaves no trace) are seen after `refresh`. Settings of
+    cells, such as an activation, are read when the stream opens: open a new one after a change. There are no gradients. Not
+    for two threads at once.
 
     Args:
         layer: a `Recurrent` or a `Stack`, in evaluation mode.

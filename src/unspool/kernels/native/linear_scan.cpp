@@ -78,7 +78,7 @@ void linear_scan_backward(const LinearScanArguments& a, const LinearScanGradient
   const LinearScan scan(a);
   const LinearSplit split = choose_linear_split(a);
   std::fill(grads.initial, grads.initial + scan.columns(), 0.0f);  // it holds the carry
-  if (a.reset) std::fill(grads.reset_state, grads.reset_state + scan.columns(), 0.0f);
+  if (grads.reset_state) std::fill(grads.reset_state, grads.reset_state + scan.columns(), 0.0f);
   if (a.T * scan.columns() == 0) return;
   if (split == LinearSplit::kTime) return backward_in_chunks(a, grads, scan);
   share_columns(a, split, true, [&](Range steps, Range columns) {
