@@ -61,10 +61,10 @@ def run_forward(
     states = [inputs.x.new_empty((num_steps, batch_size, hidden_size)) for _ in range(num_states)]
     rows = num_steps * batch_size
     if inputs.lengths is not None and batch_size:
-        shortest, longest = (int(length) for length in inputs.lengths.aminmax())
-        if shortest < 0 or longest > num_steps:
-            raise ShapeError(f"gated_scan: lengths must lie in 0..{num_steps}, got {shortest}..{longest}.")
-        rows = int(inputs.lengths.sum())
+        lengths = inputs.lengths.tolist()  # once: each question to the tensor costs as much as some steps of a scan
+        if min(lengths) < 0 or max(lengths) > num_steps:
+            raise ShapeError(f"gated_scan: lengths must lie in 0..{num_steps}, got {min(lengths)}..{max(lengths)}.")
+        rows = sum(lengths)
     buffer = inputs.x.new_empty((rows if training else 0, programs.slots, hidden_size))
     inputs = _dense(inputs)
     program = programs.training if training else programs.inference

@@ -97,13 +97,19 @@ class _SegmentedBPTT(BPTT):
         spans, parts = self.spans(num_steps), []
         pieces = x.split(self.segment_size(num_steps))  # at once: a slice's gradient would be as large as x each time
         for piece, (first, last) in list(zip(pieces, spans, strict=True))[:: -1 if reverse else 1]:
-            left = None if lengths is None else (lengths - first).clamp(0, last - first)
+            left = _lengths_within(lengths, (first, last))
             begins = None if reset is None else reset[first:last]
             part = self.unroll_segment(cell, piece, state, weights, noise.between(first, last), left, begins, reverse)
             state = self.hand_on(type(part)(*(tensor[0 if reverse else -1] for tensor in part)))
             parts.append(part)
         ordered = parts[::-1] if reverse else parts
         return type(parts[0])(*(torch.cat(tensors) for tensors in zip(*ordered, strict=True)))
+
+
+def _lengths_within(lengths: Tensor | None, span: Span) -> Tensor | None:
+    """How much of each sequence lies in a segment."""
+    first, last = span
+    return None if lengths is None else (lengths - first).clamp(0, last - first)
 
 
 @dataclass(frozen=True)
@@ -162,10 +168,10 @@ class CheckpointedBPTT(_SegmentedBPTT):
             return super().unroll(cell, x, state, weights, noise, lengths, reset, reverse)
 
         def run(span: Span, state: Sequence[Tensor], timed: Sequence[Any], rest: Sequence[Any]) -> Sequence[Tensor]:
-            (x, steps, reset), (first, last) = timed, span
+            x, steps, reset = timed
             plain = 2 + len(weights)  # lengths, noise, and what of the weights is one tensor
             lengths, drawn, matrices = rest[0], rest[1:3], tuple(rest[plain : plain + count])
-            left = None if lengths is None else (lengths - first).clamp(0, last - first)
+            left = _lengths_within(lengths, span)
             given = CellWeights._make((*rest[3:plain], matrices))
             parameters = dict(zip(own, rest[plain + count :], strict=True))
             before = cell.state_type(*state)
