@@ -21,13 +21,14 @@ class Pace:
         rounds: samples of each contender; None for as many as fit into `seconds`, from 5 to 101.
         seconds: budget of one case, where `rounds` is None.
         sample_seconds: a sample repeats its call until it lasts about this long.
-        settle_seconds: pause before each sample, in which the threads of the one before stop spinning.
+        settle_seconds: pause before each sample, in which the threads of the one before stop spinning (ONNX Runtime's
+            spin for 50 ms).
     """
 
     rounds: int | None = None
     seconds: float = 3.0
     sample_seconds: float = 0.02
-    settle_seconds: float = 0.05
+    settle_seconds: float = 0.1
 
 
 class Spread(NamedTuple):

@@ -38,7 +38,7 @@ def refusal(names: Sequence[str], tensors: Sequence[Tensor | None]) -> str | Non
     for name, tensor in zip(names, tensors, strict=True):
         if tensor is None:
             continue
-        if tensor.device.type != "cpu":
+        if not tensor.is_cpu:
             return f"{name} is on {tensor.device}; the native engine runs on a CPU"
         if tensor.dtype != torch.float32 and name not in _NOT_REAL:
             return f"{name} is {tensor.dtype}; the native engine computes in float32"

@@ -62,7 +62,9 @@ def gated_scan(
     note(lambda: explain_scan(programs, inputs))
     training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
     if is_eager(inputs):
-        return _EagerScan.apply(programs, reverse, narrow, training, *inputs)
+        if not training:
+            return tuple(_forward(*programs, reverse, narrow, False, inputs)[0])
+        return _EagerScan.apply(programs, reverse, narrow, *inputs)
     return tuple(_scan(*programs, reverse, narrow, training, *inputs)[:-1])
 
 
@@ -122,15 +124,12 @@ class _EagerScan(torch.autograd.Function):
     """The scan in ordinary eager code. The native backward pass writes over what the forward pass had saved for it."""
 
     @staticmethod
-    def forward(
-        ctx: Any, programs: CellPrograms, reverse: bool, narrow: bool, training: bool, *tensors: Tensor | None
-    ) -> Any:
+    def forward(ctx: Any, programs: CellPrograms, reverse: bool, narrow: bool, *tensors: Tensor | None) -> Any:
         inputs = ScanInputs(*tensors)  # type: ignore[arg-type]
-        states, buffer = _forward(*programs, reverse, narrow, training, inputs)
-        if training:
-            ctx.programs, ctx.reverse, ctx.narrow, ctx.consumed = programs, reverse, narrow, False
-            ctx.set_materialize_grads(False)
-            ctx.save_for_backward(*tensors, *states, buffer)
+        states, buffer = _forward(*programs, reverse, narrow, True, inputs)
+        ctx.programs, ctx.reverse, ctx.narrow, ctx.consumed = programs, reverse, narrow, False
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, *states, buffer)
         return tuple(states)
 
     @staticmethod
@@ -147,11 +146,11 @@ class _EagerScan(torch.autograd.Function):
             if ctx.consumed:
                 _, buffer = _forward(forward, adjoint, ctx.reverse, ctx.narrow, True, inputs)
             ctx.consumed = True
-            needed = ctx.needs_input_grad[4:]
+            needed = ctx.needs_input_grad[3:]
             gradients = native_scan.run_backward(
                 forward, adjoint, grad_states, states, buffer, inputs, ctx.reverse, ctx.narrow, needed
             )
-        return (None, None, None, None, *place_gradients(gradients, inputs))
+        return (None, None, None, *place_gradients(gradients, inputs))
 
 
 @torch.library.custom_op("unspool::gated_scan", mutates_args=())
