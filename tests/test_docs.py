@@ -1,5 +1,6 @@
 """Every example of the documentation runs, and every page that a page names is there."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -56,6 +57,9 @@ def test_every_command_and_flag_of_the_pages_exists():
     known |= {"--out", "--config", "--resume", "--json", "--prompt", "--length", "--temperature", "--top-k", "--top-p"}
     known |= {"--unknown", "--fix"}
     known |= _flags_of("bench", "engine")
+    # read from the sources, since what they import need not be installed
+    scripts = (path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").rglob("*.py"))
+    known |= {flag for script in scripts for flag in re.findall(r'add_argument\(\s*"(--[a-z-]+)"', script)}
     for page in PAGES:
         used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
         assert used <= known, (page.name, used - known)
@@ -71,3 +75,11 @@ def _flags_of(*command):
         timeout=120,
     ).stdout
     return set(re.findall(r"--[a-z][a-z-]+", shown))
+
+
+def test_the_tables_of_the_drop_in_page_come_from_its_results():
+    path = ROOT / "benchmarks/drop_in/table.py"
+    spec = importlib.util.spec_from_file_location("drop_in_table", path)
+    table = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table)
+    assert table.PAGE.read_text() == table.page()

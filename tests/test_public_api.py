@@ -13,7 +13,7 @@ FACES = [
     "unspool",
     *(
         f"unspool.{r}"
-        for r in ["benchmarks", "cells", "data", "kernels", "layers", "models", "search", "tasks", "training"]
+        for r in ["benchmarks", "cells", "data", "kernels", "layers", "models", "nn", "search", "tasks", "training"]
     ),
 ]
 

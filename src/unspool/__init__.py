@@ -39,6 +39,7 @@ from unspool.layers import (
     stack_cells,
     weight_drop,
 )
+from unspool.nn import accelerate
 
 __version__ = "0.1.0"
 
@@ -85,6 +86,7 @@ __all__ = [
     "TruncatedBPTT",
     "UnspoolError",
     "WeightDrop",
+    "accelerate",
     "explain",
     "load",
     "recurrent_dropout",

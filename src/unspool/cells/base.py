@@ -281,7 +281,7 @@ class GatedCell(Cell):
             noise.recurrent_mask,
             lengths,
             reset,
-            None if reset is None else torch.stack(tuple(self.initial_state(x.shape[1]))),
+            self._reset_state(reset, x.shape[1]),
         )
         narrow = torch.is_autocast_enabled(x.device.type)
         if self.reference_only:
@@ -290,6 +290,12 @@ class GatedCell(Cell):
             note(lambda: explain_scan(None, inputs, reason))
             return self.state_type(*fold(self.grouped, inputs, reverse=reverse, narrow=narrow))
         return self.state_type(*gated_scan(self.programs(noise), inputs, reverse=reverse, narrow=narrow))
+
+    def _reset_state(self, reset: Tensor | None, batch_size: int) -> Tensor | None:
+        """What a marked step begins from, where that is something else than zeros."""
+        if reset is None or type(self).initial_state is Cell.initial_state:
+            return None
+        return torch.stack(tuple(self.initial_state(batch_size)))
 
     def step(self, x: Float[Tensor, "B I"], state: Any, noise: Noise | None = None) -> tuple[Tensor, Any]:
         weights = self.weights()

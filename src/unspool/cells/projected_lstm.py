@@ -67,11 +67,17 @@ class ProjectedLSTM(GatedCell):
         return self.projection_size, self.hidden_size
 
     def weights(self) -> CellWeights:
-        weight_hh, weight_hr = self.weight_hh, self.weight_hr
-        assert weight_hh is not None
+        assert self.weight_hh is not None
+        return self.combine(self.weight_ih, self.bias_ih, self.weight_hh, self.bias_hh, self.weight_hr)
+
+    @staticmethod
+    def combine(
+        weight_ih: Tensor, bias_ih: Tensor | None, weight_hh: Tensor, bias_hh: Tensor | None, weight_hr: Tensor
+    ) -> CellWeights:
+        """What one pass works with, from the cell's parameters."""
         with torch.autocast(weight_hh.device.type, enabled=False):  # the scan rounds the product, not its factors
             product = weight_hh @ weight_hr
-        return CellWeights(self.weight_ih, self.bias_ih, product, self.bias_hh, None, (weight_hh, weight_hr))
+        return CellWeights(weight_ih, bias_ih, product, bias_hh, None, (weight_hh, weight_hr))
 
     def pointwise(self, x: Gates, h: Gates, state: ProjectedState) -> ProjectedState:
         """The equations of (m, c): m stands in the place of h."""

@@ -6,7 +6,7 @@ from unspool.kernels.explanation import Explanation, ProgramSizes, explain_scan
 from unspool.kernels.fold import fold, fold_adjoint, run_program
 from unspool.kernels.gated_scan import gated_scan
 from unspool.kernels.linear_scan import fold_linear, linear_scan
-from unspool.kernels.masks import active_steps, clear_padding, reset_within
+from unspool.kernels.masks import active_steps, backward_resets, check_masks, clear_padding
 from unspool.kernels.program import Instruction, Program, ProgramBuilder, hoist, parse, with_probes
 from unspool.kernels.residuals import TrainingPlan, plan_training
 from unspool.kernels.scan_inputs import ScanInputs
@@ -25,6 +25,8 @@ __all__ = [
     "Signature",
     "TrainingPlan",
     "active_steps",
+    "backward_resets",
+    "check_masks",
     "clear_padding",
     "encode",
     "explain_scan",
@@ -37,7 +39,6 @@ __all__ = [
     "linear_scan",
     "parse",
     "plan_training",
-    "reset_within",
     "run_program",
     "trace",
     "trace_adjoint",

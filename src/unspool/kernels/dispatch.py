@@ -22,13 +22,18 @@ def is_eager(tensors: Iterable[Tensor | None]) -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether a transform of torch.func, or forward-mode differentiation, is at work.
+    """Whether a transform of torch.func, forward-mode differentiation or torch.jit.trace is at work.
 
     To them an operator of a library is opaque, plain tensor code is not.
     """
     if torch.compiler.is_compiling():
         return False
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0 or is_traced()
+
+
+def is_traced() -> bool:
+    """Whether torch.jit.trace is at work, to which what runs by address would be a constant."""
+    return not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None
 
 
 def refusal(names: Sequence[str], tensors: Sequence[Tensor | None]) -> str | None:

@@ -38,7 +38,7 @@ class Explanation:
 
     Attributes:
         scan: 'gated' or 'linear'.
-        path: 'native' or 'reference'.
+        path: 'native', 'reference', or 'torch': the kernel of PyTorch's own module.
         sizes: T, B and H.
         reason: why the path is not the native one; None where it is.
         instruction_set: what the native engine runs on; None on the reference path.
@@ -66,7 +66,8 @@ class Explanation:
             shared = f" sharing {self.split}" if self.split and self.threads > 1 else ""
             parts.append(f"native engine, {self.instruction_set}, threads: {self.threads}{shared}")
         else:
-            parts.append(f"reference path, because {self.reason}")
+            name = "PyTorch's own kernel" if self.path == "torch" else "reference path"
+            parts.append(f"{name}, because {self.reason}")
         if self.programs is not None:
             p = self.programs
             parts.append(f"operations a step: {p.inference}, in training {p.training} and {p.backward} backward")

@@ -75,7 +75,7 @@ def _counts(program: str) -> tuple[int, ...]:
 
 
 def _check(counts: tuple[int, ...], inputs: ScanInputs) -> None:
-    (_, batch_size, hidden_size), num_steps = inputs.initial_state.shape, len(inputs.x)
+    (_, batch_size, hidden_size), num_steps = inputs.initial_state.shape, inputs.x.shape[0]
     x, h, states, vectors, steps, sequences = counts
     rows = x * hidden_size
     features = rows if inputs.weight_ih is None else inputs.weight_ih.shape[-1]
@@ -191,9 +191,9 @@ def _scan_fake(forward, adjoint, reverse, narrow, training, *tensors):  # type: 
     rows: tuple[Any, ...] = (0,)
     if training and native_scan.refusal(inputs) is None:
         # with lengths, how many rows are real is known only when the scan runs
-        real = len(inputs.x) * batch_size if inputs.lengths is None else torch.library.get_ctx().new_dynamic_size()
+        real = inputs.x.shape[0] * batch_size if inputs.lengths is None else torch.library.get_ctx().new_dynamic_size()
         rows = (real, native_scan.slots(forward, adjoint), hidden_size)
-    states = [inputs.x.new_empty((len(inputs.x), batch_size, hidden_size)) for _ in range(count)]
+    states = [inputs.x.new_empty((inputs.x.shape[0], batch_size, hidden_size)) for _ in range(count)]
     return [*states, inputs.x.new_empty(rows)]
 
 

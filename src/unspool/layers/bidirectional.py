@@ -7,7 +7,7 @@ from torch import nn
 
 from unspool.cells import Cell
 from unspool.errors import ShapeError
-from unspool.kernels import reset_within
+from unspool.kernels import backward_resets
 from unspool.layers.bptt import BPTT, FullBPTT
 from unspool.layers.recurrent import LayerOutput, Recurrent
 from unspool.types import Bool, Float, Int, Tensor
@@ -54,13 +54,8 @@ class Bidirectional(nn.Module):
     ) -> LayerOutput:
         """Runs both directions; arguments as in `Recurrent.forward`, the state a pair (forward, backward)."""
         ahead, behind = (None, None) if state is None else state
-        ends = None
-        if reset is not None:
-            inside = reset_within(reset, lengths)
-            assert inside is not None
-            ends = torch.cat([inside[1:], torch.zeros_like(inside[:1])])
         onward = self.forward_layer(x, ahead, lengths, reset)
-        backward = self.backward_layer(x, behind, lengths, ends)
+        backward = self.backward_layer(x, behind, lengths, backward_resets(reset, lengths))
         output = torch.cat([onward.output, backward.output], -1)
         return LayerOutput(output, (onward.state, backward.state))
 

@@ -23,7 +23,7 @@ def explain(
             print(scan)
 
     Args:
-        module: a `Recurrent`, `Stack` or `Bidirectional`, or another module that takes the same arguments.
+        module: a `Recurrent`, `Stack` or `Bidirectional`, a module of `unspool.nn`, or any other that takes such arguments.
         x: [T, B, I]; other arguments as in `Recurrent.forward`.
 
     Returns:
@@ -32,21 +32,25 @@ def explain(
     """
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices), recording() as found:
-        layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, Recurrent)]
-        handles = [layer.register_forward_hook(_label(name, found)) for name, layer in layers]
+        handles = [
+            layer.register_forward_hook(_label(name, found))
+            for name, layer in module.named_modules()
+            if "parametrizations" not in name.split(".")
+        ]
+        given = {name: value for name, value in (("lengths", lengths), ("reset", reset)) if value is not None}
         try:
-            module(x, state, lengths, reset)
+            module(*((x,) if state is None else (x, state)), **given)
         finally:
             for handle in handles:
                 handle.remove()
     return found
 
 
-def _label(name: str, found: list[Explanation]) -> Callable[[Recurrent, Any, Any], None]:
+def _label(name: str, found: list[Explanation]) -> Callable[[nn.Module, Any, Any], None]:
     """A hook that names what has been found since the last layer ended."""
 
-    def hook(layer: Recurrent, inputs: Any, output: Any) -> None:
-        cell = type(layer.cell).__name__
+    def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
+        cell = type(layer.cell if isinstance(layer, Recurrent) else layer).__name__
         for place, one in enumerate(found):
             if one.layer is None:
                 found[place] = replace(one, layer=f"{name} ({cell})" if name else cell)

@@ -7,7 +7,7 @@ from torch import nn
 
 from unspool.cells import Cell
 from unspool.errors import ShapeError
-from unspool.kernels import clear_padding
+from unspool.kernels import check_masks, clear_padding
 from unspool.layers.bptt import BPTT, FullBPTT
 from unspool.state import map_state, state_tensors
 from unspool.types import Bool, Float, Int, Tensor
@@ -103,7 +103,7 @@ class Recurrent(nn.Module):
         """`forward` with the states of all steps, differentiable."""
         _check_input(x, self.cell)
         num_steps, batch_size = x.shape[:2]
-        _check_masks(lengths, reset, num_steps, batch_size)
+        check_masks(lengths, reset, num_steps, batch_size, "Recurrent.forward")
         lengths = None if lengths is None else lengths.long()
         if state is None:
             state = self.initial_state(batch_size)
@@ -153,26 +153,3 @@ def _check_state(state: Any, cell: Cell, batch_size: int) -> None:
             raise ShapeError(
                 f"Recurrent.forward: {name} of state must be [{batch_size}, {size}], got {list(tensor.shape)}."
             )
-
-
-def _check_masks(lengths: Tensor | None, reset: Tensor | None, num_steps: int, batch_size: int) -> None:
-    if lengths is not None:
-        if lengths.shape != (batch_size,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
-            raise ShapeError(
-                f"Recurrent.forward: lengths must be [{batch_size}] integers, "
-                f"got {list(lengths.shape)} of {lengths.dtype}."
-            )
-        if (
-            batch_size
-            and not torch.compiler.is_compiling()
-            and not 0 <= int(lengths.min()) <= int(lengths.max()) <= num_steps
-        ):
-            raise ShapeError(
-                f"Recurrent.forward: lengths must lie in 0..{num_steps}, "
-                f"got {int(lengths.min())}..{int(lengths.max())}."
-            )
-    if reset is not None and (reset.shape != (num_steps, batch_size) or reset.dtype != torch.bool):
-        raise ShapeError(
-            f"Recurrent.forward: reset must be [{num_steps}, {batch_size}] booleans, "
-            f"got {list(reset.shape)} of {reset.dtype}."
-        )

@@ -3,12 +3,15 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <string>
 #include <vector>
 
 #include "bindings.h"
 #include "detect.h"
+#include "parallel.h"
 #include "targets.h"
 
 namespace nb = nanobind;
@@ -67,6 +70,7 @@ const Engine& engine() { return *target().engine; }
 
 NB_MODULE(_native, m) {
   using namespace unspool;
+  pthread_atfork(nullptr, nullptr, [] { pool_is_lost = true; });
   m.doc() = "The native engine: scans compiled for several instruction sets. Its door is unspool.kernels.isa.";
   m.def("targets", &target_names, "Instruction sets compiled in that run here, the best last.");
   m.def("target", [] { return target().name; }, "The instruction set in use.");

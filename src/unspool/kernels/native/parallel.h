@@ -25,6 +25,13 @@
 #include <omp.h>
 #endif
 
+namespace unspool {
+
+// OpenMP's pool does not outlive a fork: in a child process every call runs on one thread.
+inline std::atomic<bool> pool_is_lost{false};
+
+}  // namespace unspool
+
 namespace unspool::UNSPOOL_TARGET {
 
 UNSPOOL_INLINE void pause_briefly() {
@@ -70,7 +77,7 @@ class Barrier {
 // Runs body(thread, barrier, threads) on a team of at most `wanted` threads.
 template <typename Body>
 void run_team(int wanted, Body&& body) {
-  if (wanted <= 1) {
+  if (wanted <= 1 || pool_is_lost.load(std::memory_order_relaxed)) {
     Barrier alone(1);
     body(0, alone, 1);
     return;
