@@ -16,7 +16,7 @@ class Slow(GRU):
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet():
-    dispatch._warn_once.cache_clear()
+    dispatch.warn_once.cache_clear()
 
 
 def _run(cell, dtype):

@@ -128,6 +128,7 @@ def test_autocast():
         half = module(x.bfloat16())[0]
         hx = tuple(torch.zeros(4, 3, 6, dtype=torch.bfloat16) for _ in range(2))
         *_, states = module(x, hx, lengths=torch.tensor([5, 1, 2]), return_all_states=True)
+    # factors of eight bits: each product is off by up to 2^-8, and ten of them meet in a gate of two layers
     torch.testing.assert_close(output, module(x)[0], rtol=0.05, atol=0.02)
     torch.testing.assert_close(half.float(), module(x)[0], rtol=0.05, atol=0.03)
     assert states[0].dtype == output.dtype == torch.float32

@@ -6,7 +6,7 @@ from unspool.kernels.explanation import Explanation, ProgramSizes, explain_scan
 from unspool.kernels.fold import fold, fold_adjoint, run_program
 from unspool.kernels.gated_scan import gated_scan
 from unspool.kernels.linear_scan import fold_linear, linear_scan
-from unspool.kernels.masks import active_steps, backward_resets, check_masks, clear_padding
+from unspool.kernels.masks import active_steps, backward_resets, check_lengths, check_reset, clear_padding
 from unspool.kernels.program import Instruction, Program, ProgramBuilder, hoist, parse, with_probes
 from unspool.kernels.residuals import TrainingPlan, plan_training
 from unspool.kernels.scan_inputs import ScanInputs
@@ -26,7 +26,8 @@ __all__ = [
     "TrainingPlan",
     "active_steps",
     "backward_resets",
-    "check_masks",
+    "check_lengths",
+    "check_reset",
     "clear_padding",
     "encode",
     "explain_scan",

@@ -74,11 +74,12 @@ def warn_slow(tensors: Iterable[Tensor | None], reason: str, remedy: str = NARRO
     if isa._native is None:
         isa.warn_absent()
     else:
-        _warn_once(
+        warn_once(
             f"unspool's native engine does not run this scan, and the reference path is slow: {reason}; {remedy}."
         )
 
 
 @lru_cache(maxsize=64)
-def _warn_once(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+def warn_once(message: str, stacklevel: int = 4) -> None:
+    """Warns, but not twice of the same."""
+    warnings.warn(message, RuntimeWarning, stacklevel=stacklevel)

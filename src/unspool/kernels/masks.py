@@ -1,5 +1,7 @@
 """Lengths and masks as the scans read them: time first, one column per sequence."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -38,29 +40,42 @@ def backward_resets(reset: Bool[Tensor, "T B"] | None, lengths: Int[Tensor, " B"
     return torch.cat([inside[1:], torch.zeros_like(inside[:1])])
 
 
-def check_masks(lengths: Tensor | None, reset: Tensor | None, num_steps: int, batch_size: int, caller: str) -> None:
-    """Refuses lengths and resets that do not fit a sequence [T, B, ...].
+def check_lengths(lengths: Tensor | None, num_steps: int, batch_size: int, caller: str) -> None:
+    """Refuses lengths that do not fit a sequence [T, B, ...].
 
     Raises:
         ShapeError: in the name of the caller.
     """
-    for name, mask in (("lengths", lengths), ("reset", reset)):
-        if not isinstance(mask, Tensor | None):
-            raise ShapeError(f"{caller}: {name} must be a tensor, got {type(mask).__name__}; use torch.tensor({name}).")
-    if lengths is not None:
-        if lengths.shape != (batch_size,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
-            raise ShapeError(
-                f"{caller}: lengths must be [{batch_size}] integers, got {list(lengths.shape)} of {lengths.dtype}."
-            )
-        if (
-            batch_size
-            and not torch.compiler.is_compiling()
-            and not 0 <= int(lengths.min()) <= int(lengths.max()) <= num_steps
-        ):
-            raise ShapeError(
-                f"{caller}: lengths must lie in 0..{num_steps}, got {int(lengths.min())}..{int(lengths.max())}."
-            )
-    if reset is not None and (reset.shape != (num_steps, batch_size) or reset.dtype != torch.bool):
+    if lengths is None:
+        return
+    _check_tensor("lengths", lengths, caller)
+    if lengths.shape != (batch_size,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise ShapeError(
-            f"{caller}: reset must be [{num_steps}, {batch_size}] booleans, got {list(reset.shape)} of {reset.dtype}."
+            f"{caller}: lengths must be [{batch_size}] integers, got {list(lengths.shape)} of {lengths.dtype}."
         )
+    if (
+        batch_size
+        and not torch.compiler.is_compiling()
+        and not 0 <= int(lengths.min()) <= int(lengths.max()) <= num_steps
+    ):
+        raise ShapeError(
+            f"{caller}: lengths must lie in 0..{num_steps}, got {int(lengths.min())}..{int(lengths.max())}."
+        )
+
+
+def check_reset(reset: Tensor | None, shape: Sequence[int], caller: str) -> None:
+    """Refuses marks that are no booleans of this shape.
+
+    Raises:
+        ShapeError: in the name of the caller.
+    """
+    if reset is None:
+        return
+    _check_tensor("reset", reset, caller)
+    if tuple(reset.shape) != tuple(shape) or reset.dtype != torch.bool:
+        raise ShapeError(f"{caller}: reset must be {list(shape)} booleans, got {list(reset.shape)} of {reset.dtype}.")
+
+
+def _check_tensor(name: str, mask: object, caller: str) -> None:
+    if not isinstance(mask, Tensor):
+        raise ShapeError(f"{caller}: {name} must be a tensor, got {type(mask).__name__}; use torch.tensor({name}).")

@@ -7,7 +7,7 @@ from torch import nn
 
 from unspool.cells import Cell
 from unspool.errors import ShapeError
-from unspool.kernels import check_masks, clear_padding
+from unspool.kernels import check_lengths, check_reset, clear_padding
 from unspool.layers.bptt import BPTT, FullBPTT
 from unspool.state import map_state, state_tensors
 from unspool.types import Bool, Float, Int, Tensor
@@ -103,7 +103,8 @@ class Recurrent(nn.Module):
         """`forward` with the states of all steps, differentiable."""
         _check_input(x, self.cell)
         num_steps, batch_size = x.shape[:2]
-        check_masks(lengths, reset, num_steps, batch_size, "Recurrent.forward")
+        check_lengths(lengths, num_steps, batch_size, "Recurrent.forward")
+        check_reset(reset, (num_steps, batch_size), "Recurrent.forward")
         lengths = None if lengths is None else lengths.long()
         if state is None:
             state = self.initial_state(batch_size)

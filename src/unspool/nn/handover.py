@@ -1,13 +1,10 @@
 """When PyTorch's own kernel runs instead of a scan, and saying so."""
 
-import warnings
-from functools import lru_cache
-
 import torch
 from torch import nn
 
 from unspool.kernels import isa
-from unspool.kernels.dispatch import is_eager, is_traced, is_transformed
+from unspool.kernels.dispatch import is_eager, is_traced, is_transformed, warn_once
 from unspool.kernels.explanation import Explanation, note
 from unspool.types import Tensor
 
@@ -36,9 +33,5 @@ def say_handover(module: nn.Module, sizes: tuple[int, int], data: Tensor, reason
         return
     note(lambda: Explanation("gated", "torch", (*sizes, int(module.hidden_size)), reason))  # type: ignore[arg-type]
     if not data.is_cpu:
-        _warn_once(f"unspool.nn.{type(module).__name__}: PyTorch's own kernel runs, because {reason}.")
-
-
-@lru_cache(maxsize=64)
-def _warn_once(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=6)  # where the module was called
+        message = f"unspool.nn.{type(module).__name__}: PyTorch's own kernel runs, because {reason}."
+        warn_once(message, stacklevel=6)  # where the module was called

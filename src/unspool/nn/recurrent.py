@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from unspool import cells
 from unspool.cells import CellWeights
 from unspool.errors import ConfigError, ShapeError
-from unspool.kernels import backward_resets, check_masks, clear_padding
+from unspool.kernels import backward_resets, check_lengths, check_reset, clear_padding
 from unspool.kernels.dispatch import is_traced
 from unspool.layers import Stack, Stream
 from unspool.nn.handover import reason_for_torch, say_handover
@@ -120,7 +120,7 @@ class ScannedModule(nn.RNNBase):
         batched = input.dim() == 3
         x = input if batched else input.unsqueeze(1)
         x = x.transpose(0, 1) if batched and self.batch_first else x
-        check_masks(lengths, None, x.shape[0], x.shape[1], type(self).__name__)
+        check_lengths(lengths, x.shape[0], x.shape[1], type(self).__name__)
         if hx is not None and not batched:
             hx = self._group([h.unsqueeze(1) for h in self._parts(hx)])
         call = _Call(x, self._initial(x, hx), None if lengths is None else lengths.long(), self._marks(reset, input))
@@ -141,15 +141,7 @@ class ScannedModule(nn.RNNBase):
         """`reset`, laid out as the input, as [T, B]."""
         if reset is None:
             return None
-        if not isinstance(reset, Tensor) or reset.shape != input.shape[:-1] or reset.dtype != torch.bool:
-            raise ShapeError(
-                f"{type(self).__name__}: reset must be {list(input.shape[:-1])} booleans, as the input without its features, "
-                + (
-                    f"got {list(reset.shape)} of {reset.dtype}."
-                    if isinstance(reset, Tensor)
-                    else f"got {type(reset).__name__}."
-                )
-            )
+        check_reset(reset, input.shape[:-1], type(self).__name__)
         return reset.unsqueeze(1) if input.dim() == 2 else reset.t() if self.batch_first else reset
 
     def _run_packed(self, input: PackedSequence, hx: Any) -> Any:
@@ -219,7 +211,7 @@ class ScannedModule(nn.RNNBase):
             return False
         if hx is None:
             return True
-        batch = [int(input.batch_sizes[0])] if packed else _batch(data, self.batch_first)
+        batch = [_sizes(input, self.batch_first)[1]] if packed or data.dim() == 3 else []
         rows = self.num_layers * self._num_directions
         sizes = [self.proj_size or self.hidden_size, self.hidden_size][: 2 if self.mode == "LSTM" else 1]
         if self.mode == "LSTM" and not (isinstance(hx, tuple | list) and len(hx) == 2):
@@ -277,7 +269,29 @@ class RNN(ScannedModule):
         self.nonlinearity = nonlinearity
 
 
-class LSTM(ScannedModule):
+class _GatedModule(ScannedModule):
+    """The constructor that PyTorch's LSTM and GRU share. Not in `ScannedModule`, which also stands before classes that have one."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ):
+        if self.theirs is not nn.LSTM:
+            _refuse_projection(proj_size)
+        options = num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype
+        super().__init__(self.theirs.__name__, input_size, hidden_size, *options)
+
+
+class LSTM(_GatedModule):
     """`torch.nn.LSTM` on unspool's scans; see `ScannedModule.forward` for what it takes besides."""
 
     theirs = nn.LSTM
@@ -285,56 +299,11 @@ class LSTM(ScannedModule):
     get_expected_cell_size = nn.LSTM.get_expected_cell_size
     permute_hidden = nn.LSTM.permute_hidden  # type: ignore[assignment]
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ):
-        super().__init__(
-            "LSTM",
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            proj_size,
-            device,
-            dtype,
-        )
 
-
-class GRU(ScannedModule):
+class GRU(_GatedModule):
     """`torch.nn.GRU` on unspool's scans; see `ScannedModule.forward` for what it takes besides."""
 
     theirs = nn.GRU
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ):
-        _refuse_projection(proj_size)
-        super().__init__(
-            "GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype
-        )
 
 
 def _refuse_projection(proj_size: int) -> None:
@@ -345,10 +314,6 @@ def _refuse_projection(proj_size: int) -> None:
 def _casts(data: Tensor) -> bool:
     kind = data.device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-
-
-def _batch(data: Tensor, batch_first: bool) -> list[int]:
-    return [] if data.dim() == 2 else [data.shape[0 if batch_first else 1]]
 
 
 def _sizes(input: Tensor | PackedSequence, batch_first: bool) -> tuple[int, int]:
