@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import unspool.nn
-from unspool.benchmarks.machine import describe_machine
-from unspool.benchmarks.timing import Pace, interleave, ratio_spread, spread
+from unspool_benchmarks.machine import describe_machine
+from unspool_benchmarks.timing import Pace, interleave, ratio_spread, spread
 
 # name, module, options, (T, B, size), packed
 CASES = [

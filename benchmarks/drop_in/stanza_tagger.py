@@ -28,8 +28,8 @@ from stanza.models.pos.trainer import Trainer
 from stanza.utils.conll import CoNLL
 
 import unspool
-from unspool.benchmarks.machine import describe_machine
-from unspool.benchmarks.timing import ratio_spread
+from unspool_benchmarks.machine import describe_machine
+from unspool_benchmarks.timing import ratio_spread
 
 
 def read(path, sentences):

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unspool import __version__, benchmarks
-from unspool.checkpoint import create_folder, load, open_folder, stored_settings
-from unspool.config import ArgumentParser, add_flags, build_settings, commented_toml, to_json
+import unspool_benchmarks as benchmarks
+from unspool import __version__
+from unspool.checkpoint import create_folder, load, load_weights, open_folder, stored_settings
+from unspool.config import ArgumentParser, add_flags, build_settings, commented_toml, require, to_json
+from unspool.diagnostics import Training, diagnose, report, selective_units, signals
 from unspool.errors import UnspoolError
 from unspool.kernels.isa import instruction_set
 from unspool.search import Sampling
 from unspool.tasks import TASKS, LanguageModeling
-from unspool.training import SECTIONS, Trainer, find_device, model_size
+from unspool.training import SECTIONS, Trainer, find_device, model_size, typical_gradient_norm
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,6 +84,20 @@ def _parser() -> ArgumentParser:
         "--unknown", choices=("error", "token"), default="error", help="what to do with unknown symbols of the prompt"
     )
     generate.set_defaults(run=_generate)
+
+    diagnose = commands.add_parser(
+        "diagnose",
+        help="see how gradients flow through a model",
+        description="Measures how far gradients reach in a trained model, what saturates, and says what to do.",
+    )
+    diagnose.add_argument("folder", type=Path, metavar="DIR", help="folder of the model")
+    diagnose.add_argument("--data", default="validation", help="what to read: as for evaluate (default: validation)")
+    diagnose.add_argument("--out", type=Path, metavar="FILE.html", help="write a page with figures and the text")
+    diagnose.add_argument("--steps", type=int, default=1024, help="length of the sequences (default: 1024)")
+    diagnose.add_argument("--sequences", type=int, default=8, help="how many are read (default: 8)")
+    diagnose.add_argument("--dependency", type=int, help="steps over which the task needs memory, if you know")
+    diagnose.add_argument("--json", action="store_true", help="print every figure as JSON, and nothing else")
+    diagnose.set_defaults(run=_diagnose)
 
     config = commands.add_parser("config", help="print every setting of a task as commented TOML")
     config.add_argument("task", choices=sorted(TASKS), metavar="TASK", help=", ".join(sorted(TASKS)))
@@ -163,6 +179,39 @@ def _generate(options: argparse.Namespace) -> None:
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
+
+
+def _diagnose(options: argparse.Namespace) -> None:
+    for name in ("steps", "sequences", "dependency"):
+        value = getattr(options, name)
+        require(value is None or value >= 1, name, value, "at least 1")
+    opened = open_folder(options.folder)
+    model: Any = opened.task.build_model()
+    load_weights(model, options.folder)
+    model.eval()
+    reading = opened.task.reading(options.data, options.steps, options.sequences)
+    last, stored = reading.batch.last_step(), opened.settings.get("training", {})
+    known = Training(
+        reading.truncation,
+        options.dependency,
+        stored.get("gradient_clip"),
+        typical_gradient_norm(options.folder),
+        stored.get("learning_rate"),
+    )
+    found = diagnose(model, lambda: model.loss(last).sum, training=known)
+    if options.out:
+        seen = signals(found.recordings) if reading.symbols else []
+        chosen = selective_units(seen, reading.symbols)
+        text = report(f"{options.folder} reading {options.data}", found, reading.symbols, seen, chosen)
+        options.out.write_text(text, encoding="utf-8")
+    if options.json:
+        print(to_json(found.to_values()))
+        return
+    for verdict in found.verdicts:
+        print(f"{verdict.kind}: {verdict.words}")
+        for number, remedy in enumerate(verdict.remedies, start=1):
+            print(f"  {number}. {remedy.action}" + (f"  ({remedy.flags})" if remedy.settings else ""))
+            print(f"     {remedy.figure} [{remedy.reference}]")
 
 
 def _config(options: argparse.Namespace) -> None:

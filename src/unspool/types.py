@@ -31,15 +31,22 @@ class HasGates(Protocol):
 
 
 class Noise(NamedTuple):
-    """What a cell draws at random for one pass: None where it draws nothing."""
+    """What is added to one pass from outside: what a cell draws at random, and probes; None where there is nothing.
+
+    probes: for each state a tensor [T, B, size] that is added to it at every step, as it is read out and handed on. The
+    gradient of a probe that is zero is dL/dstate_t, along all paths.
+    """
 
     steps: Float[Tensor, "N T B H"] | None = None
     sequences: Float[Tensor, "M B H"] | None = None
     recurrent_mask: Float[Tensor, "B H"] | None = None
+    probes: tuple[Tensor, ...] | None = None
 
     def between(self, first: int, last: int) -> "Noise":
         """The noise of the steps first..last."""
-        return self if self.steps is None else self._replace(steps=self.steps[:, first:last])
+        steps = None if self.steps is None else self.steps[:, first:last]
+        probes = None if self.probes is None else tuple(probe[first:last] for probe in self.probes)
+        return self._replace(steps=steps, probes=probes)
 
 
 __all__ = ["Bool", "Float", "HasGates", "Int", "Noise", "Tensor"]

@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from unspool.benchmarks import SECTIONS, Limits, Pace, interleave
-from unspool.benchmarks.case import Case, Contender, run_case
-from unspool.benchmarks.floors import LayerShape, layer_floor, layer_flops
-from unspool.benchmarks.report import lines, summarize
-from unspool.benchmarks.timing import ratio_spread, spread
 from unspool.cli import main
+from unspool_benchmarks import SECTIONS, Limits, Pace, interleave
+from unspool_benchmarks.case import Case, Contender, run_case
+from unspool_benchmarks.floors import LayerShape, layer_floor, layer_flops
+from unspool_benchmarks.report import lines, summarize
+from unspool_benchmarks.timing import ratio_spread, spread
 
 TINY = ["--sizes", "5,4,8", "--threads", "1", "--rounds", "1", "--peers", "torch"]
 

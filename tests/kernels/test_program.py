@@ -6,18 +6,13 @@ from catalogue import BUILDERS
 from unspool.cells import GRU, LSTM, Elman, GatedCell
 from unspool.errors import LoweringError
 from unspool.kernels import (
-    CellPrograms,
     ProgramBuilder,
-    ScanInputs,
     Signature,
-    fold,
-    gated_scan,
     hoist,
     parse,
     trace,
     trace_adjoint,
     trace_tangent,
-    with_probes,
 )
 
 ONE = Signature(x=1, h=0, states=1)
@@ -255,39 +250,6 @@ def test_an_adjoint_cut_in_two_gives_the_same_gradients(name):
     found = late(*(values[f"d{i}"] for i in range(adjoint.size("d"))), *residuals)
     for a, b in zip(adjoint(*(values[v] for v in adjoint.inputs)), found, strict=True):
         torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("name", ["lstm", "gru", "slstm"])
-def test_the_gradient_of_a_probe_is_the_total_gradient_of_a_state(name):
-    cell = BUILDERS[name](3, 4).double()
-    weights, x = cell.weights(), torch.randn(6, 2, 3, dtype=torch.float64)
-    initial = torch.stack(tuple(cell.initial_state(2)))
-    inputs = ScanInputs(x, weights.weight_ih, weights.bias_ih, weights.weight_hh, weights.bias_hh, initial)
-    signature = cell.signature()
-    forward = with_probes(trace(cell.grouped, signature))
-
-    def probed(x, h, s, v, n, q):
-        return [new + probe for new, probe in zip(cell.grouped(x, h, s), n, strict=True)]
-
-    adjoint = trace_adjoint(probed, signature._replace(steps=signature.states))
-    probes = torch.zeros(signature.states, 6, 2, 4, dtype=torch.float64, requires_grad=True)
-    programs = CellPrograms(forward.text, adjoint.text)
-    states = gated_scan(programs, inputs._replace(steps=probes))
-    (found,) = torch.autograd.grad(states[0].sin().sum(), probes)
-
-    reached = []
-
-    def watched(x, h, s, *_):
-        new = [t.clone() for t in cell.grouped(x, h, s)]  # the state as it is handed on
-        [t.retain_grad() for t in new]
-        reached.append(new)
-        return new
-
-    fold(watched, inputs)[0].sin().sum().backward()
-    for t, state in enumerate(reached):
-        for place, tensor in enumerate(state):
-            wanted = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad  # the last c: nothing reads it
-            torch.testing.assert_close(found[place, t], wanted)
 
 
 def test_a_division_that_rounds_is_refused():

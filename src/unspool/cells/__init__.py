@@ -3,12 +3,13 @@
 import importlib
 import inspect
 
-from unspool.cells.base import Cell, CellWeights, GatedCell, Gates, HiddenState, LinearCell
+from unspool.cells.base import Cell, CellWeights, GatedCell, Gates, HiddenState
 from unspool.cells.coupled_lstm import CoupledLSTM
 from unspool.cells.elman import Elman
 from unspool.cells.gru import GRU
 from unspool.cells.indrnn import IndRNN
 from unspool.cells.layer_norm_lstm import LayerNormLSTM
+from unspool.cells.linear import LinearCell
 from unspool.cells.lstm import LSTM, LSTMState
 from unspool.cells.mingru import MinGRU
 from unspool.cells.minlstm import MinLSTM

@@ -1,11 +1,11 @@
 """What a cell is: the equations of one step, and what a scan needs to fold them over time.
 
-`GatedCell` asks a subclass for `pointwise`, `LinearCell` for `coefficients`; everything else (projection, recurrent
+`GatedCell` asks a subclass for `pointwise`, `LinearCell` (`unspool.cells.linear`) for `coefficients`; everything else (projection, recurrent
 product, exact backpropagation through time, streaming) is inherited. See docs/add-a-cell.md.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
@@ -21,7 +21,6 @@ from unspool.kernels import (
     clear_padding,
     fold,
     gated_scan,
-    linear_scan,
 )
 from unspool.kernels.dispatch import warn_slow
 from unspool.kernels.explanation import explain_scan, note
@@ -46,6 +45,11 @@ class CellWeights(NamedTuple):
     bias_hh: Float[Tensor, " GH"] | None
     vectors: Float[Tensor, "P H"] | None
     matrices: tuple[Tensor, ...] = ()  # what else the `unroll` of a cell reads
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "CellWeights":
+        """The same with a function applied to every tensor."""
+        plain = [None if weight is None else function(weight) for weight in self[:-1]]
+        return CellWeights._make([*plain, tuple(map(function, self.matrices))])
 
 
 class Cell(nn.Module, ABC):
@@ -215,9 +219,10 @@ class GatedCell(Cell):
 
     def signature(self, noise: Noise = Noise()) -> Signature:
         """How many inputs of each kind `pointwise` takes."""
-        counts = (0 if t is None else len(t) for t in (noise.steps, noise.sequences))
-        products = len(self.gates) if self.recurrent_product else 0
-        return Signature(len(self.gates), products, len(self.state_type._fields), len(self.vectors), *counts)
+        steps, sequences = (0 if t is None else len(t) for t in (noise.steps, noise.sequences))
+        products, probes = len(self.gates) if self.recurrent_product else 0, len(noise.probes or ())
+        states, vectors = len(self.state_type._fields), len(self.vectors)
+        return Signature(len(self.gates), products, states, vectors, steps + probes, sequences)
 
     def programs(self, noise: Noise = Noise()) -> CellPrograms:
         """Forward and adjoint of the equations as they stand now; traced again when a setting of the cell changes.
@@ -225,7 +230,7 @@ class GatedCell(Cell):
         Raises:
             LoweringError: the equations cannot become a program.
         """
-        return trace_cell(self, *self.signature(noise))
+        return trace_cell(self, noise.probes is not None, *self.signature(noise))
 
     def projection_vectors(self) -> Float[Tensor, "Q H"] | None:
         """What `finish_projection` takes; None for a cell without one."""
@@ -276,7 +281,7 @@ class GatedCell(Cell):
             weights.bias_hh,
             initial,
             weights.vectors,
-            noise.steps,
+            _with_probes(noise),
             noise.sequences,
             noise.recurrent_mask,
             lengths,
@@ -288,7 +293,8 @@ class GatedCell(Cell):
             reason = f"{type(self).__name__} says reference_only"
             warn_slow(inputs, reason, "docs/add-a-cell.md says what can be traced")
             note(lambda: explain_scan(None, inputs, reason))
-            return self.state_type(*fold(self.grouped, inputs, reverse=reverse, narrow=narrow))
+            equations = self.grouped if noise.probes is None else self.probed
+            return self.state_type(*fold(equations, inputs, reverse=reverse, narrow=narrow))
         return self.state_type(*gated_scan(self.programs(noise), inputs, reverse=reverse, narrow=narrow))
 
     def _reset_state(self, reset: Tensor | None, batch_size: int) -> Tensor | None:
@@ -315,73 +321,16 @@ class GatedCell(Cell):
         """`pointwise` of groups of tensors, without those groups that are empty."""
         return self.pointwise(x, h, self.state_type(*state), *(group for group in others if group))
 
+    def probed(self, x: Any, h: Any, state: Any, vectors: Any, steps: Any, sequences: Any) -> Any:
+        """`grouped` with a probe added to each new state; the probes are the last of the steps."""
+        first = len(steps) - len(state)
+        new = self.grouped(x, h, state, vectors, steps[:first], sequences)
+        return self.state_type(*(value + probe for value, probe in zip(new, steps[first:], strict=True)))
 
-class LinearCell(Cell):
-    """A cell whose state is linear in the state before: h_t = a_t * h_{t-1} + b_t, a and b from x alone.
 
-    A subclass writes ``coefficients``; the scan runs over all steps at once.
-
-    Parameters (uniform in +-1/sqrt(H)):
-        weight_ih: [G*H, I];  bias_ih: [G*H], None with ``bias=False``.
-    """
-
-    gates: ClassVar[tuple[str, ...]]
-
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
-        super().__init__(input_size, hidden_size)
-        rows = len(self.gates) * hidden_size
-        self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
-        self.bias_ih = nn.Parameter(torch.empty(rows)) if bias else None
-        self.weight_hh, self.bias_hh = None, None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Every parameter uniform in +-1/sqrt(H)."""
-        initializers.uniform_(self.parameters(recurse=False), self.hidden_size)
-
-    @abstractmethod
-    def coefficients(self, x: Sequence[Float[Tensor, "*N H"]]) -> tuple[Float[Tensor, "*N H"], Float[Tensor, "*N H"]]:
-        """a and b from the gates ``W_ih x + b_ih``, one tensor for each name in `gates`."""
-
-    def weights(self) -> CellWeights:
-        return CellWeights(self.weight_ih, self.bias_ih, None, None, None)
-
-    def project(self, x: Float[Tensor, "*N I"], weights: CellWeights) -> Float[Tensor, "*N GH"]:
-        """All that depends on x alone, for all steps at once."""
-        return nn.functional.linear(x, weights.weight_ih, weights.bias_ih)
-
-    def noisy_coefficients(
-        self, x: Sequence[Float[Tensor, "*N H"]], noise: Noise
-    ) -> tuple[Float[Tensor, "*N H"], Float[Tensor, "*N H"]]:
-        """`coefficients` under what was drawn in this pass; a modifier's place."""
-        return self.coefficients(x)
-
-    def step_program(self) -> str:
-        return trace_step(self, self._one_step, Signature(len(self.gates), 0, 1))
-
-    def _one_step(self, x: Gates, _: Gates, state: Gates, *none: Gates) -> Gates:
-        a, b = self.noisy_coefficients(x, Noise())
-        return (a * state[0] + b,)
-
-    def unroll(
-        self,
-        x: Float[Tensor, "T B I"],
-        state: Any,
-        weights: CellWeights,
-        noise: Noise,
-        lengths: Int[Tensor, " B"] | None = None,
-        reset: Bool[Tensor, "T B"] | None = None,
-        reverse: bool = False,
-    ) -> Any:
-        gates = self.project(clear_padding(x, lengths), weights).to(state[0].dtype)
-        a, b = self.noisy_coefficients(gates.split(self.hidden_size, -1), noise)
-        fresh = None if reset is None else self.initial_state(x.shape[1])[0]
-        states = linear_scan(a, b, state[0], lengths=lengths, reset=reset, reset_state=fresh, reverse=reverse)
-        return self.state_type(states)
-
-    def step(self, x: Float[Tensor, "B I"], state: Any, noise: Noise | None = None) -> tuple[Tensor, Any]:
-        noise = self.draw_noise(1, x.shape[0]) if noise is None else noise
-        gates = self.project(x.unsqueeze(0), self.weights()).split(self.hidden_size, -1)
-        a, b = self.noisy_coefficients(gates, noise)
-        h = a[0] * state[0] + b[0]
-        return self.readout(h, x), self.state_type(h)
+def _with_probes(noise: Noise) -> Tensor | None:
+    """What differs from step to step: the noise of steps, then the probes."""
+    if noise.probes is None:
+        return noise.steps
+    probes = torch.stack(noise.probes)
+    return probes if noise.steps is None else torch.cat([noise.steps, probes])

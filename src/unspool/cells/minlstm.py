@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from unspool.cells.base import LinearCell
+from unspool.cells.linear import LinearCell
 from unspool.types import Tensor
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from unspool.cells.base import Cell, CellWeights, GatedCell, Gates, LinearCell
+from unspool.cells.base import Cell, CellWeights, GatedCell, Gates
+from unspool.cells.linear import LinearCell
 from unspool.errors import ConfigError
 from unspool.types import Noise
 

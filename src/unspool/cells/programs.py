@@ -18,14 +18,14 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 @torch.compiler.assume_constant_result  # torch.compile does not look inside, and takes the programs as they are now
-def trace_cell(cell: Any, *counts: int) -> CellPrograms:
+def trace_cell(cell: Any, probed: bool, *counts: int) -> CellPrograms:
     """Forward and adjoint of a gated cell's equations as they stand now; `counts` are those of their signature."""
     signature = Signature(*counts)
-    key = (signature, *(_settings(module) for module in cell.modules()))
+    key = (signature, probed, *(_settings(module) for module in cell.modules()))
     if key not in _PROGRAMS:
-        name = f"{type(cell).__name__}.pointwise"
-        forward = trace(cell.grouped, signature, name)
-        adjoint = trace_adjoint(cell.grouped, signature, name)
+        name, equations = f"{type(cell).__name__}.pointwise", cell.probed if probed else cell.grouped
+        forward = trace(equations, signature, name)
+        adjoint = trace_adjoint(equations, signature, name)
         _PROGRAMS[key] = CellPrograms(forward.text, adjoint.text)
     return _PROGRAMS[key]
 

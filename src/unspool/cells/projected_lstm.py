@@ -98,6 +98,7 @@ class ProjectedLSTM(GatedCell):
         reverse: bool = False,
     ) -> ProjectedState:
         weight_hh, weight_hr = weights.matrices
+        probes = None if noise.probes is None else (clear_padding(noise.probes[0], lengths), noise.probes[1])
         initial = torch.stack((torch.zeros_like(state.c), state.c))
         inputs = ScanInputs(
             x.to(initial.dtype),
@@ -110,13 +111,19 @@ class ProjectedLSTM(GatedCell):
             reset=reset,
         )
         from_zero = _is_zero(state.h)
-        if not from_zero and len(x):
+        if len(x) and not (from_zero and probes is None):
             gates = self.project(clear_padding(x, lengths), weights).to(initial.dtype)
             gates = _enter(gates, nn.functional.linear(state.h, weight_hh).to(gates), lengths, reset, reverse)
+            if probes is not None:
+                gates = gates + nn.functional.linear(_handed_on(probes[0], reset, reverse), weight_hh)
             inputs = inputs._replace(x=gates, weight_ih=None, bias_ih=None)
+        if probes is not None:  # that of h acts beside the scan, in which m stands in its place
+            beside = (torch.zeros_like(probes[1]), probes[1])
+            noise, inputs = noise._replace(probes=beside), inputs._replace(steps=torch.stack(beside))
         narrow = torch.is_autocast_enabled(x.device.type)
         m, c = gated_scan(self.programs(noise), inputs, reverse=reverse, narrow=narrow)
         h = nn.functional.linear(m, weight_hr).to(m.dtype)
+        h = h if probes is None else h + probes[0]
         if not from_zero and lengths is not None:
             h = torch.where(_has_begun(lengths, len(x), reverse), h, state.h)
         return ProjectedState(h, c)
@@ -141,6 +148,13 @@ def _is_zero(h: Tensor) -> bool:
     if h.requires_grad or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
     return not h.any()
+
+
+def _handed_on(probe: Tensor, reset: Tensor | None, reverse: bool) -> Tensor:
+    """What a probe of h [T, B, P] adds to the state that each step begins from."""
+    first = torch.zeros_like(probe[:1])
+    before = torch.cat([probe[1:], first]) if reverse else torch.cat([first, probe[:-1]])
+    return before if reset is None else torch.where(reset.unsqueeze(-1), 0.0, before)
 
 
 def _enter(gates: Tensor, entering: Tensor, lengths: Tensor | None, reset: Tensor | None, reverse: bool) -> Tensor:

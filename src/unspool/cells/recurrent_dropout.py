@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from unspool.cells.base import Cell, GatedCell, LinearCell
+from unspool.cells.base import Cell, GatedCell
+from unspool.cells.linear import LinearCell
 from unspool.cells.modifier import GatedModifier, LinearModifier, check_probability
 from unspool.errors import ConfigError
 from unspool.types import Noise

@@ -29,6 +29,12 @@ class StreamBatch(NamedTuple):
         """The batch on a device."""
         return StreamBatch(*(None if tensor is None else tensor.to(device) for tensor in self))  # type: ignore[arg-type]
 
+    def last_step(self) -> "StreamBatch":
+        """The same batch, of which only the last step counts."""
+        targets = torch.full_like(self.targets, IGNORED)
+        targets[-1:] = self.targets[-1:]
+        return self._replace(targets=targets)
+
 
 class StreamBatches:
     """All batches of an epoch over a stream of tokens, each a pure function of its place.

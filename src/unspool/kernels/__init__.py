@@ -7,7 +7,7 @@ from unspool.kernels.fold import fold, fold_adjoint, run_program
 from unspool.kernels.gated_scan import gated_scan
 from unspool.kernels.linear_scan import fold_linear, linear_scan
 from unspool.kernels.masks import active_steps, backward_resets, check_lengths, check_reset, clear_padding
-from unspool.kernels.program import Instruction, Program, ProgramBuilder, hoist, parse, with_probes
+from unspool.kernels.program import Instruction, Program, ProgramBuilder, hoist, parse
 from unspool.kernels.residuals import TrainingPlan, plan_training
 from unspool.kernels.scan_inputs import ScanInputs
 from unspool.kernels.tracing import CellPrograms, Signature, trace, trace_adjoint, trace_tangent
@@ -44,5 +44,4 @@ __all__ = [
     "trace",
     "trace_adjoint",
     "trace_tangent",
-    "with_probes",
 ]

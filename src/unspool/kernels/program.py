@@ -206,20 +206,6 @@ class ProgramBuilder:
         return _renumber(Program(self.sizes, _alive(self._instructions, outputs), tuple(outputs)))
 
 
-def with_probes(program: Program) -> Program:
-    """The forward program with a per-step tensor added to each state that it returns.
-
-    The gradient with respect to a zero-valued probe is dL/dstate_t: of the state as it is read out and handed on to the
-    next step, along all paths through time. The probes are the last inputs of group ``n``.
-    """
-    count, probes = program.size("n"), len(program.outputs)
-    sizes = dict(program.sizes) | {"n": count + probes}
-    builder = ProgramBuilder([(group, sizes.get(group, 0)) for group in GROUPS])
-    names = replay(builder, program)
-    outputs = [builder.emit("add", names.get(str(o), o), f"n{count + i}") for i, o in enumerate(program.outputs)]
-    return builder.build(outputs)
-
-
 def replay(
     builder: ProgramBuilder, program: Program, renamed: Mapping[str, Operand] | None = None
 ) -> dict[str, Operand]:

@@ -161,7 +161,7 @@ class CheckpointedBPTT(_SegmentedBPTT):
     ) -> Any:
         unrolled = _Unroll(cell)
         own, count = dict(unrolled.named_parameters()), len(weights.matrices)
-        timed = (x, noise.steps, reset)
+        timed = (x, noise.steps, reset)  # probes are not among them; who uses them unrolls the whole sequence
         rest = (lengths, noise.sequences, noise.recurrent_mask, *weights[:-1], *weights.matrices, *own.values())
         tensors = (*state_tensors(state), *timed, *rest)
         if len(x) == 0 or not torch.is_grad_enabled() or not is_eager(tensors) or is_transformed():

@@ -16,7 +16,7 @@ from unspool.cells import CellWeights
 from unspool.errors import ConfigError, ShapeError
 from unspool.kernels import backward_resets, check_lengths, check_reset, clear_padding
 from unspool.kernels.dispatch import is_traced
-from unspool.layers import Stack, Stream
+from unspool.layers import BPTT, FullBPTT, Stack, Stream
 from unspool.nn.handover import reason_for_torch, say_handover
 from unspool.nn.packed import Packing
 from unspool.nn.sharing import EQUATIONS, share_cell
@@ -40,9 +40,11 @@ class ScannedModule(nn.RNNBase):
 
     Attributes:
         theirs: PyTorch's class, whose `forward` runs where it is to.
+        bptt: how gradients run through time; set it on an instance for another way than full backpropagation.
     """
 
     theirs: ClassVar[type[nn.RNNBase]]
+    bptt: BPTT = FullBPTT()
 
     def forward(  # type: ignore[override]
         self,
@@ -165,7 +167,7 @@ class ScannedModule(nn.RNNBase):
                 place, backward = layer * num_directions + direction, direction == 1
                 before = equations.state_type(*(tensor[place] for tensor in call.state))
                 weights = self._weights(f"l{layer}_reverse" if backward else f"l{layer}")
-                states = equations.unroll(x, before, weights, Noise(), lengths, resets[direction], backward)
+                states = self.bptt.unroll(equations, x, before, weights, Noise(), lengths, resets[direction], backward)
                 outputs.append(states[0])
                 final.append([tensor[0 if backward else -1] for tensor in states] if x.shape[0] else list(before))
                 if keep:

@@ -1,9 +1,10 @@
 """The catalogue of tasks."""
 
-from unspool.tasks.base import BatchSource, Task
-from unspool.tasks.language_modeling import LanguageModeling, TrainedLanguageModel
+from unspool.tasks.base import BatchSource, Reading, Task
+from unspool.tasks.language_modeling import LanguageModeling
+from unspool.tasks.trained_language_model import TrainedLanguageModel
 
 TASKS: dict[str, type[Task]] = {LanguageModeling.name: LanguageModeling}
 """Tasks by name."""
 
-__all__ = ["TASKS", "BatchSource", "LanguageModeling", "Task", "TrainedLanguageModel"]
+__all__ = ["TASKS", "BatchSource", "LanguageModeling", "Reading", "Task", "TrainedLanguageModel"]

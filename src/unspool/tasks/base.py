@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from torch import nn
 
@@ -16,6 +16,19 @@ class BatchSource(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, epoch: int, index: int) -> Any: ...
+
+
+class Reading(NamedTuple):
+    """What a diagnosis lets a model read.
+
+    batch: sequences of equal length; its `last_step` is the same batch with the loss of the last step alone.
+    symbols: what the first sequence reads at each step, for people; empty where that is no text.
+    truncation: steps after which training cuts gradients.
+    """
+
+    batch: Any
+    symbols: list[str]
+    truncation: int | None
 
 
 class Task(ABC):
@@ -66,6 +79,14 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, model: Any, data: str) -> dict[str, float]:
         """Metrics on data of the user's."""
+
+    @abstractmethod
+    def reading(self, data: str, num_steps: int, num_sequences: int) -> Reading:
+        """Sequences from data of the user's, or from one of the run's own splits, for a diagnosis.
+
+        Raises:
+            DataError: the data cannot be used, or is too short.
+        """
 
     @abstractmethod
     def predictor(self, model: Any) -> Any:

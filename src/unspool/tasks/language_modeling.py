@@ -3,6 +3,7 @@
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,7 @@ from unspool.cells import Cell, find_cell, recurrent_dropout, zoneout
 from unspool.config import check_choices, require, setting
 from unspool.data import (
     UNITS,
+    StreamBatch,
     StreamBatches,
     TextSource,
     TokenFile,
@@ -26,14 +28,13 @@ from unspool.data import (
 from unspool.data.text import BUILTIN
 from unspool.errors import CheckpointError, ConfigError, DataError, UnspoolError
 from unspool.layers import Recurrent, stack_cells, weight_drop
-from unspool.models import LanguageModel, Writer
-from unspool.search import Sampling
+from unspool.models import LanguageModel
 from unspool.state import map_state, state_tensors
-from unspool.tasks.base import BatchSource, Task
+from unspool.tasks.base import BatchSource, Reading, Task
+from unspool.tasks.trained_language_model import TrainedLanguageModel
 
 SPLITS = ("train", "validation", "test")
 INITIALIZATIONS = ("default", "orthogonal", "identity")
-_BLOCK = 16  # symbols that are drawn at once: enough to hide the call, few enough to show text as it comes
 
 
 @dataclass(frozen=True)
@@ -234,13 +235,19 @@ class LanguageModeling(Task):
         Raises:
             DataError: the text is missing, empty or not UTF-8.
         """
+        with self._tokens_of(data) as file:
+            return self.measure(model, file)
+
+    @contextmanager
+    def _tokens_of(self, data: str) -> Iterator[TokenFile]:
+        """A text of the user's as tokens, or one of the run's own splits."""
         if data in SPLITS and not Path(data).exists():
             if data not in self.files:
                 raise DataError(f"{data}: this model was trained without a {data} split; give a text file.")
-            return self.measure(model, self.files[data])
+            yield self.files[data]
+            return
         with tempfile.TemporaryDirectory() as folder:
-            tokens = write_tokens(Path(folder) / "text.bin", self.tokenizer, open_text(data), data)
-            return self.measure(model, tokens)
+            yield write_tokens(Path(folder) / "text.bin", self.tokenizer, open_text(data), data)
 
     def measure(self, model: LanguageModel, file: TokenFile) -> dict[str, float]:
         """Loss on a text, its state carried from step to step.
@@ -272,7 +279,21 @@ class LanguageModeling(Task):
             "num_unknown": file.num_unknown,
         }
 
-    def predictor(self, model: LanguageModel) -> "TrainedLanguageModel":
+    def reading(self, data: str, num_steps: int, num_sequences: int) -> Reading:
+        with self._tokens_of(data) as file:
+            tokens = file.tokens()
+            count = min(num_steps, len(tokens) - 1)
+            if count < 3:
+                raise DataError(f"{data}: {len(tokens)} {self.unit}, a diagnosis needs at least 4; give a longer text.")
+            apart = (len(tokens) - count - 1) // max(1, num_sequences - 1)
+            rows = range(num_sequences if apart else 1)
+            taken = torch.stack(
+                [torch.from_numpy(tokens[r * apart : r * apart + count + 1].astype("int64")) for r in rows], 1
+            )
+        symbols = [self.tokenizer.decode([token]) for token in taken[:-1, 0].tolist()]
+        return Reading(StreamBatch(taken[:-1], taken[1:]), symbols, self.data.bptt_steps)
+
+    def predictor(self, model: LanguageModel) -> TrainedLanguageModel:
         return TrainedLanguageModel(self, model)
 
     def _warm_state(self, model: LanguageModel, tokens: Any, batches: StreamBatches, warm_up: int) -> Any:
@@ -285,99 +306,6 @@ class LanguageModeling(Task):
         fresh = model.initial_state(1)
         merged = iter([torch.cat(pair) for pair in zip(state_tensors(fresh), state_tensors(warm), strict=True)])
         return map_state(lambda _: next(merged), state)
-
-
-class TrainedLanguageModel:
-    """A language model to write with.
-
-    Attributes:
-        task: its data settings and tokenizer.
-        model: the network, in evaluation mode.
-    """
-
-    def __init__(self, task: LanguageModeling, model: LanguageModel):
-        self.task, self.model = task, model.eval()
-
-    def generate(
-        self,
-        prompt: str = "",
-        length: int = 200,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        unknown: str = "error",
-    ) -> str:
-        """The text that follows a prompt, without the prompt; arguments as in `stream`."""
-        return "".join(self.stream(prompt, length, temperature, top_k, top_p, seed, unknown))
-
-    def stream(
-        self,
-        prompt: str = "",
-        length: int = 200,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        unknown: str = "error",
-    ) -> Iterator[str]:
-        """The text that follows a prompt, piece by piece as it is drawn.
-
-        Args:
-            prompt: read before the first symbol is drawn; without one, a line break.
-            length: symbols to draw, in the model's unit.
-            temperature, top_k, top_p: see `unspool.search.Sampling`.
-            seed: equal seeds give equal texts.
-            unknown: what to do with symbols of the prompt that the model does not know: ``error``, or ``token`` to
-                read them as the unknown symbol.
-
-        Raises:
-            ConfigError: an argument is out of range, or the prompt holds an unknown symbol.
-        """
-        sampling = Sampling(temperature, top_k, top_p)
-        require(length >= 0, "length", length, "at least 0")
-        require(0 <= seed < 2**63, "seed", seed, "at least 0 and below 2**63")
-        require(unknown in ("error", "token"), "unknown", unknown, "'error' or 'token'")
-        return self._draw(self._encode_prompt(prompt, unknown), length, sampling, seed)
-
-    def evaluate(self, data: str) -> dict[str, float]:
-        """Metrics on a text file; see `LanguageModeling.evaluate`."""
-        return self.task.evaluate(self.model, data)
-
-    def _encode_prompt(self, prompt: str, unknown: str) -> list[int]:
-        tokenizer = self.task.tokenizer
-        if any("\ud800" <= character <= "\udfff" for character in prompt):
-            raise ConfigError("prompt: not valid text; it holds bytes that are no UTF-8.")
-        strange = tokenizer.unknown_in(prompt)
-        if strange and unknown == "error":
-            shown = ", ".join(f"{s!r} (U+{ord(s):04X})" if len(s) == 1 else repr(s) for s in strange[:5])
-            raise ConfigError(
-                f"prompt: {shown} not in the model's vocabulary; leave it out, or read it as the unknown symbol "
-                "with --unknown token."
-            )
-        return tokenizer.encode(prompt) or tokenizer.encode("\n") or [0]
-
-    def _draw(self, prompt: list[int], length: int, sampling: Sampling, seed: int) -> Iterator[str]:
-        tokenizer = self.task.tokenizer
-        before, pending = prompt[-1], list[int]()
-        for token in self._tokens(prompt, length, sampling, seed):
-            pending.append(token)
-            text = tokenizer.decode([before, *pending])[len(tokenizer.decode([before])) :]
-            if text.endswith("\ufffd") and len(pending) < 8:
-                continue  # a character whose bytes are not all there yet
-            yield text
-            before, pending = pending[-1], []
-        if pending:
-            yield tokenizer.decode(pending)
-
-    def _tokens(self, prompt: list[int], length: int, sampling: Sampling, seed: int) -> Iterator[int]:
-        writer, unknown = Writer(self.model, seed=seed), self.task.tokenizer.unknown
-        forbidden = () if unknown is None else (unknown,)
-        tokens = torch.tensor(prompt, device=self.model.embedding.weight.device).unsqueeze(1)
-        writer.read(tokens[:-1])
-        for begin in range(0, length, _BLOCK):
-            tokens = writer.write(tokens[-1], min(_BLOCK, length - begin), sampling, forbidden)
-            yield from tokens.squeeze(1).tolist()
 
 
 def _split(data: DataSettings) -> dict[str, TextSource]:

@@ -1,5 +1,6 @@
 """Training: updates, learning rates, averages, guards, checkpoints, progress."""
 
+from unspool.training.metrics import typical_gradient_norm
 from unspool.training.progress import LiveProgress, PlainProgress, SilentProgress, choose_progress
 from unspool.training.settings import SECTIONS, TrainingSettings
 from unspool.training.trainer import Outcome, Trainer, find_device, model_size
@@ -15,4 +16,5 @@ __all__ = [
     "choose_progress",
     "find_device",
     "model_size",
+    "typical_gradient_norm",
 ]

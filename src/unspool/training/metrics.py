@@ -1,8 +1,10 @@
 """Metrics on disk: one JSON line for each report, always; TensorBoard files if asked."""
 
+import json
 from pathlib import Path
 from typing import Any, Self
 
+from unspool.checkpoint import METRICS
 from unspool.config import to_json
 from unspool.errors import ConfigError
 
@@ -51,3 +53,12 @@ class MetricsLog:
         if self.position() > position:
             with self.path.open("r+b") as file:
                 file.truncate(position)
+
+
+def typical_gradient_norm(folder: Path) -> float | None:
+    """The median norm of the gradient in the last hundred reports of a run; None where there are none."""
+    path = folder / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    reports = [json.loads(line) for line in lines if line.startswith('{"event": "train"')][-100:]
+    norms = sorted(value for report in reports if (value := report.get("gradient_norm")) is not None)
+    return norms[len(norms) // 2] if norms else None

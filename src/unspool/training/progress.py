@@ -17,6 +17,8 @@ class Progress(Protocol):
 
     def update(self, step: int, units: int, loss: float, epoch: int) -> None: ...
 
+    def note(self, text: str) -> None: ...
+
     def line(self, text: str) -> None: ...
 
 
@@ -31,6 +33,9 @@ class SilentProgress:
 
     def update(self, step: int, units: int, loss: float, epoch: int) -> None:
         """Takes note of an update."""
+
+    def note(self, text: str) -> None:
+        """Takes a text that stands behind the numbers from now on."""
 
     def line(self, text: str) -> None:
         """Takes note of a message."""
@@ -49,6 +54,9 @@ class PlainProgress(SilentProgress):
         if time.monotonic() - self.spoken >= self.interval or step == self.num_steps:
             self.spoken = time.monotonic()
             self.line(f"step {step}/{self.num_steps}  {'  '.join(self.meter.columns(self.num_steps, self.unit))}")
+
+    def note(self, text: str) -> None:
+        self.meter.text = text
 
     def line(self, text: str) -> None:
         with contextlib.suppress(BrokenPipeError):  # nobody listens any more; training goes on
@@ -89,6 +97,9 @@ class LiveProgress(SilentProgress):
         numbers = "  ".join(columns if self.bar.console.width >= 100 else columns[1:])
         self.bar.update(self.task, completed=step, numbers=numbers)
 
+    def note(self, text: str) -> None:
+        self.meter.text = text
+
     def line(self, text: str) -> None:
         self.bar.console.print(text, highlight=False, markup=False)
 
@@ -106,6 +117,7 @@ class _Meter:
     def __init__(self) -> None:
         self.begun = 0.0
         self.first_step: int | None = None
+        self.text = ""
         self.step, self.units, self.loss, self.epoch = 0, 0, float("nan"), 0
 
     def update(self, step: int, units: int, loss: float, epoch: int) -> None:
@@ -127,6 +139,7 @@ class _Meter:
             f"loss {self.loss:.3f}",
             f"{self.units / seconds:,.0f} {unit}/s",
             f"{_clock(left)} left",
+            *([self.text] if self.text else []),
         )
 
 

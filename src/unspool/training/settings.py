@@ -36,6 +36,7 @@ class TrainingSettings:
     nonfinite_limit: int = setting(10, "stop when so many updates in a row had a loss or gradient that is not finite")
     checkpoint_seconds: float = setting(30.0, "between two checkpoints of the whole training state")
     report_steps: int = setting(50, "updates between two lines of metrics.jsonl")
+    watch_gradients: bool = setting(False, "show how far gradients reach, and say what to do when that goes wrong")
     precision: str = setting("float32", "of matrix products in training; weights and states stay float32", PRECISIONS)
     threads: int = setting(0, "CPU threads; 0: PyTorch's own choice")
     device: str = setting("cpu", "where to compute: cpu, cuda, cuda:1, mps")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unspool.checkpoint import LAST, METRICS, WEIGHTS, load_tensors, parameters_of, restore_parameters, save_tensors
+from unspool.diagnostics import Training
 from unspool.errors import CheckpointError, ConfigError, DivergenceError
 from unspool.state import detach_state, is_finite, map_state, state_tensors
 from unspool.tasks import Task
@@ -30,6 +31,7 @@ from unspool.training.optimizers import (
 )
 from unspool.training.progress import choose_progress
 from unspool.training.settings import TrainingSettings
+from unspool.training.watching import GradientWatch
 
 
 @dataclass
@@ -86,6 +88,8 @@ class Trainer:
         self.state: Any = None
         self.progress = choose_progress(self.num_steps, task.unit, quiet)
         self.metrics = MetricsLog(folder / METRICS, settings.tensorboard)
+        known = Training(None, None, settings.gradient_clip, None, settings.learning_rate)
+        self.watch = GradientWatch(self.model, known) if settings.watch_gradients else None
 
     def resume(self) -> bool:
         """Goes back to the last checkpoint of the folder, if there is one.
@@ -180,6 +184,8 @@ class Trainer:
         else:
             self._skip(value, norm)
             self.state = carried if is_finite(carried) else self.model.initial_state(self.batches.batch_size)
+        if self.watch is not None and self.watch.due():
+            self._look(batch, state, norm)
         self._advance()
         self.progress.update(counters.step, loss.count, value, counters.epoch)
         if counters.step % settings.report_steps == 0 or counters.finished:
@@ -194,6 +200,14 @@ class Trainer:
                     f"{counters.skipped_in_a_row} updates in a row were not finite (step {counters.step}: {what})"
                 )
             )
+
+    def _look(self, batch: Any, state: Any, norm: float) -> None:
+        assert self.watch is not None
+        seen = self.watch.look(batch.last_step(), state, norm, self.counters.step, self.counters.clipped)
+        self.progress.note(seen.summary)
+        self.metrics.write("gradients", step=self.counters.step, **seen.values)
+        for line in seen.news:
+            self.progress.line(f"step {self.counters.step + 1}: {line}")
 
     def _apply(self, norm: float, rate: float) -> None:
         clip = self.settings.gradient_clip

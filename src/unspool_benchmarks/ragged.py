@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import unspool
-from unspool.benchmarks.case import OURS, Case, Contender, Context, Plan, Size, plan
-from unspool.benchmarks.contenders import training_calls
-from unspool.benchmarks.floors import LayerShape, layer_floor
-from unspool.benchmarks.layer_sections import SIZES
-from unspool.benchmarks.streaming import layer_weights
+from unspool_benchmarks.case import OURS, Case, Contender, Context, Plan, Size, plan
+from unspool_benchmarks.contenders import training_calls
+from unspool_benchmarks.floors import LayerShape, layer_floor
+from unspool_benchmarks.layer_sections import SIZES
+from unspool_benchmarks.streaming import layer_weights
 
 _FEWEST_ROWS = 4
 _OUR_DENSE = "unspool_dense"

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unspool.benchmarks.case import BF16_TOLERANCE, FP32_TOLERANCE, Contender, Numbers
-from unspool.benchmarks.contenders import autocast, to_numpy
+from unspool_benchmarks.case import BF16_TOLERANCE, FP32_TOLERANCE, Contender, Numbers
+from unspool_benchmarks.contenders import autocast, to_numpy
 
 _LEARNING_RATE, _LARGEST_NORM = 0.01, 0.25
 

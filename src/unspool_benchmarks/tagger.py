@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import unspool
-from unspool.benchmarks.case import OURS, Case, Context, Plan, Size, plan
-from unspool.benchmarks.floors import LayerShape, layer_flops
-from unspool.benchmarks.streaming import layer_weights
-from unspool.benchmarks.training_step import TrainingStep
+from unspool_benchmarks.case import OURS, Case, Context, Plan, Size, plan
+from unspool_benchmarks.floors import LayerShape, layer_flops
+from unspool_benchmarks.streaming import layer_weights
+from unspool_benchmarks.training_step import TrainingStep
 
 SIZE = Size(25, 32, 200)  # words of the longest sentence, sentences, units of each direction over words
 _NUM_WORDS, _NUM_CHARACTERS, _NUM_TAGS = 10_000, 80, 17

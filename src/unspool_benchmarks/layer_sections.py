@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from unspool.benchmarks.case import OURS, Case, Context, Plan, Size, gather, plan
-from unspool.benchmarks.contenders import (
+from unspool_benchmarks.case import OURS, Case, Context, Plan, Size, gather, plan
+from unspool_benchmarks.contenders import (
     CELLS,
     PEERS,
     LayerData,
@@ -14,7 +14,7 @@ from unspool.benchmarks.contenders import (
     reference_numbers,
     torch_contender,
 )
-from unspool.benchmarks.floors import layer_floor
+from unspool_benchmarks.floors import layer_floor
 
 SIZES = tuple(
     Size(*size)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 import unspool
-from unspool.benchmarks.case import FP32_TOLERANCE, OURS, Context, Plan, Record, Size, relative_error
-from unspool.benchmarks.contenders import to_numpy
-from unspool.benchmarks.timing import Pace
 from unspool.errors import UnspoolError
+from unspool_benchmarks.case import FP32_TOLERANCE, OURS, Context, Plan, Record, Size, relative_error
+from unspool_benchmarks.contenders import to_numpy
+from unspool_benchmarks.timing import Pace
 
 _SIZE = Size(10_000, 4, 256)
 _LONG_SIZE = Size(1_000_000, 1, 64)
@@ -68,7 +68,7 @@ def probe(subject: str, size: Size, threads: int) -> dict[str, Any]:
     Raises:
         UnspoolError: the process failed, for instance for lack of memory.
     """
-    words = [sys.executable, "-m", "unspool.benchmarks.memory_probe", "--subject", subject, "--threads", str(threads)]
+    words = [sys.executable, "-m", "unspool_benchmarks.memory_probe", "--subject", subject, "--threads", str(threads)]
     for flag, value in zip(("--steps", "--batch-size", "--hidden-size"), size, strict=True):
         words += [flag, str(value)]
     done = subprocess.run(words, capture_output=True, text=True, env=dict(os.environ))

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 import unspool
-from unspool.benchmarks.case import OURS, Case, Context, Plan, Size, plan
-from unspool.benchmarks.floors import LayerShape, layer_floor
-from unspool.benchmarks.streaming import layer_weights
-from unspool.benchmarks.training_step import TrainingStep
 from unspool.data import StreamBatch
 from unspool.models import LanguageModel
+from unspool_benchmarks.case import OURS, Case, Context, Plan, Size, plan
+from unspool_benchmarks.floors import LayerShape, layer_floor
+from unspool_benchmarks.streaming import layer_weights
+from unspool_benchmarks.training_step import TrainingStep
 
 SIZE = Size(35, 20, 200)
 _VOCABULARY_SIZE = 10_000

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 import unspool
-from unspool.benchmarks.case import OURS, Case, Contender, Context, Numbers, Plan, gather, plan
-from unspool.benchmarks.contenders import to_numpy
-from unspool.benchmarks.floors import step_floor
-from unspool.benchmarks.onnx_peer import onnxruntime_stream
+from unspool_benchmarks.case import OURS, Case, Contender, Context, Numbers, Plan, gather, plan
+from unspool_benchmarks.contenders import to_numpy
+from unspool_benchmarks.floors import step_floor
+from unspool_benchmarks.onnx_peer import onnxruntime_stream
 
 HIDDEN_SIZES = (64, 256, 512)
 _NUM_LAYERS = 2

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from unspool.benchmarks.case import BF16_TOLERANCE, FP32_TOLERANCE, AbsentError, Contender, import_peer
+from unspool_benchmarks.case import BF16_TOLERANCE, FP32_TOLERANCE, AbsentError, Contender, import_peer
 
 # For each ONNX operator the place of its gates among PyTorch's: i o f c among i f g o, z r h among r z n.
 _GATE_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import torch
 
-from unspool.benchmarks.case import AbsentError, Context, Plan, Record, Size
-from unspool.benchmarks.custom import custom
-from unspool.benchmarks.generation import generation
-from unspool.benchmarks.language_model import language_model
-from unspool.benchmarks.layer_sections import inference, inference_bf16, training, training_bf16
-from unspool.benchmarks.machine import Limits, describe_machine, measure_limits
-from unspool.benchmarks.memory import memory
-from unspool.benchmarks.ragged import ragged
-from unspool.benchmarks.report import HEADER, lines, summarize, summary_lines
-from unspool.benchmarks.streaming import streaming
-from unspool.benchmarks.tagger import tagger
-from unspool.benchmarks.timing import Pace
 from unspool.errors import ConfigError, UnspoolError, did_you_mean
+from unspool_benchmarks.case import AbsentError, Context, Plan, Record, Size
+from unspool_benchmarks.custom import custom
+from unspool_benchmarks.generation import generation
+from unspool_benchmarks.language_model import language_model
+from unspool_benchmarks.layer_sections import inference, inference_bf16, training, training_bf16
+from unspool_benchmarks.machine import Limits, describe_machine, measure_limits
+from unspool_benchmarks.memory import memory
+from unspool_benchmarks.ragged import ragged
+from unspool_benchmarks.report import HEADER, lines, summarize, summary_lines
+from unspool_benchmarks.streaming import streaming
+from unspool_benchmarks.tagger import tagger
+from unspool_benchmarks.timing import Pace
 
 SECTIONS: dict[str, Callable[[Context], Iterable[Plan]]] = {
     section.__name__: section

@@ -1,6 +1,6 @@
 """A process of its own that runs one training pass and prints as JSON what memory and time it took.
 
-python -m unspool.benchmarks.memory_probe --subject unspool --steps 10000 --batch-size 4 --hidden-size 256
+python -m unspool_benchmarks.memory_probe --subject unspool --steps 10000 --batch-size 4 --hidden-size 256
 """
 
 import argparse

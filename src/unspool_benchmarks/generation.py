@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 import unspool
-from unspool.benchmarks.case import OURS, Case, Contender, Context, Plan, plan
-from unspool.benchmarks.contenders import to_numpy
-from unspool.benchmarks.floors import step_floor
-from unspool.benchmarks.streaming import layer_weights
 from unspool.models import LanguageModel
 from unspool.models import Writer as OurWriter
 from unspool.search import Sampling
+from unspool_benchmarks.case import OURS, Case, Contender, Context, Plan, plan
+from unspool_benchmarks.contenders import to_numpy
+from unspool_benchmarks.floors import step_floor
+from unspool_benchmarks.streaming import layer_weights
 
 _VOCABULARY_SIZE, _EMBEDDING_SIZE, _HIDDEN_SIZE, _NUM_LAYERS = 100, 128, 512, 2
 _BATCH_SIZES = (1, 16)

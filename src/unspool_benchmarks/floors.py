@@ -7,7 +7,7 @@ cores share it; or, if lower, the batch split over the cores without exchange. A
 
 from dataclasses import dataclass
 
-from unspool.benchmarks.machine import Limits
+from unspool_benchmarks.machine import Limits
 
 _EXCHANGE_SECONDS = 6e-8  # assumed: one spin barrier of two cores
 _WEIGHT_BYTES = {False: 4, True: 2}  # by whether weights are bf16

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from unspool.benchmarks.case import OURS, Record
-from unspool.benchmarks.timing import geometric_mean
+from unspool_benchmarks.case import OURS, Record
+from unspool_benchmarks.timing import geometric_mean
 
 HEADER = (
     f"{'case':44s} {'thr':>3s} {'ours ms':>10s} {'peer':<14s} {'peer ms':>10s} {'peer/ours':>9s}"

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import unspool
-from unspool.benchmarks.case import FP32_TOLERANCE, OURS, Case, Contender, Context, Plan, Size, gather, plan
-from unspool.benchmarks.contenders import to_numpy, training_calls
-from unspool.benchmarks.equations import EQUATIONS, Ops
-from unspool.benchmarks.floors import LayerShape, layer_floor, layer_flops
-from unspool.benchmarks.jax_peer import jax_contender
+from unspool_benchmarks.case import FP32_TOLERANCE, OURS, Case, Contender, Context, Plan, Size, gather, plan
+from unspool_benchmarks.contenders import to_numpy, training_calls
+from unspool_benchmarks.equations import EQUATIONS, Ops
+from unspool_benchmarks.floors import LayerShape, layer_floor, layer_flops
+from unspool_benchmarks.jax_peer import jax_contender
 
 SIZES = tuple(
     Size(*size)

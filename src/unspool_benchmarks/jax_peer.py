@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from unspool.benchmarks.case import AbsentError, Contender, import_peer
-from unspool.benchmarks.equations import EQUATIONS, Ops
+from unspool_benchmarks.case import AbsentError, Contender, import_peer
+from unspool_benchmarks.equations import EQUATIONS, Ops
 
 
 def jax_contender(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import unspool
-from unspool.benchmarks.case import (
+from unspool_benchmarks.case import (
     BF16_TOLERANCE,
     FP32_TOLERANCE,
     OURS,
@@ -22,9 +22,9 @@ from unspool.benchmarks.case import (
     Size,
     gather,
 )
-from unspool.benchmarks.floors import LayerShape, layer_floor
-from unspool.benchmarks.jax_peer import jax_contender
-from unspool.benchmarks.onnx_peer import onnxruntime_contender, openvino_contender
+from unspool_benchmarks.floors import LayerShape, layer_floor
+from unspool_benchmarks.jax_peer import jax_contender
+from unspool_benchmarks.onnx_peer import onnxruntime_contender, openvino_contender
 
 CELLS = {"LSTM": 4, "GRU": 3, "RNN": 1, "ProjectedLSTM": 4}
 """Cells that torch.nn has too, with the number of their gates."""

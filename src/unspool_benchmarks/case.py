@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unspool.benchmarks.machine import Limits
-from unspool.benchmarks.timing import Pace, interleave, ratio_spread, spread
 from unspool.errors import UnspoolError
+from unspool_benchmarks.machine import Limits
+from unspool_benchmarks.timing import Pace, interleave, ratio_spread, spread
 
 OURS = "unspool"
 FP32_TOLERANCE, BF16_TOLERANCE = 1e-3, 5e-2

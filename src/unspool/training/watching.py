@@ -1,0 +1,91 @@
+"""Watching gradients while a model trains: a look now and then, at less than a twentieth of the time."""
+
+import dataclasses
+import math
+import time
+from typing import Any, NamedTuple
+
+from unspool.diagnostics import Training, Verdict, gradient_flow, judge, saturation
+
+_SHARE = 0.04  # of the time of training
+_FIRST = 10  # updates before the first look
+
+
+class Look(NamedTuple):
+    """What one look saw.
+
+    summary: for the progress line.  values: for the metrics.  news: lines to be said because a verdict has changed.
+    """
+
+    summary: str
+    values: dict[str, Any]
+    news: list[str]
+
+
+class GradientWatch:
+    """Decides when to look, and what of it is news.
+
+    A look is one pass in evaluation mode, which draws no random numbers and writes no gradient: a watched run ends with
+    the bits of one that was not watched.
+
+    Args:
+        model: a model with a `loss`.
+        training: what is known of its training.
+    """
+
+    def __init__(self, model: Any, training: Training):
+        self.model, self.training = model, training
+        self.wait, self.updates, self.since = _FIRST, 0, time.monotonic()
+        self.place: tuple[int, int] | None = None  # step and clipped updates at the last look
+        self.known: dict[str, str] = {}
+        self.norms: list[float] = []
+
+    def due(self) -> bool:
+        """Counts an update; whether to look after it."""
+        self.updates += 1
+        return self.updates >= self.wait
+
+    def look(self, last_step: Any, state: Any, norm: float, step: int, clipped: int) -> Look:
+        """Looks at the present weights.
+
+        Args:
+            last_step: a batch whose last step alone counts.
+            state: what training began the batch from.
+            norm: the gradient's, of this update.
+            step, clipped: updates so far, and how many of them were clipped.
+        """
+        began = time.monotonic()
+        per_update = (began - self.since) / self.updates
+        self.norms = [*self.norms[-30:], *([norm] if math.isfinite(norm) else [])]
+        typical = sorted(self.norms)[len(self.norms) // 2] if self.norms else None
+        self.model.eval()
+        flows, recordings = gradient_flow(self.model, lambda: self.model.loss(last_step, state).sum)
+        states = [saturation(one, most_rows=512) for one in recordings]
+        verdicts = judge(flows, states, recordings, dataclasses.replace(self.training, gradient_norm=typical))
+        self.model.train()
+        longest = max(flows, key=lambda flow: flow.horizon)
+        before, self.place = self.place or (0, 0), (step, clipped)
+        rate = (clipped - before[1]) / max(1, step - before[0])
+        reach = f"{longest.horizon}{'' if longest.bounded else '+'}"
+        summary = f"horizon {reach}  growth {longest.growth:.3f}  clipped {rate:.0%}"
+        values = {
+            "memory_horizon": longest.horizon, "growth": longest.growth, "clip_rate": rate, "verdict": verdicts[0].kind
+        }  # fmt: skip
+        for flow in flows:
+            values |= {f"memory_horizon/{flow.layer}": flow.horizon, f"growth/{flow.layer}": flow.growth}
+        seen = Look(summary, values, self._news(verdicts))
+        self.updates, self.since = 0, time.monotonic()
+        self.wait = max(_FIRST, math.ceil((self.since - began) / (_SHARE * max(per_update, 1e-9))))
+        return seen
+
+    def _news(self, verdicts: list[Verdict]) -> list[str]:
+        now = {verdict.layer: verdict.kind for verdict in verdicts if verdict.kind != "healthy"}
+        news = []
+        for verdict in verdicts:
+            if verdict.layer in now and self.known.get(verdict.layer) != verdict.kind:
+                advice = verdict.remedies[0] if verdict.remedies else None
+                flags = f" ({advice.flags})" if advice and advice.settings else ""
+                news.append(verdict.words + (f" Remedy: {advice.action}{flags}; {advice.figure}." if advice else ""))
+        news += [f"{layer}: no longer {kind}." for layer, kind in self.known.items() if layer not in now]
+        self.known = now
+        return news

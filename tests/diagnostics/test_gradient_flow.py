@@ -1,0 +1,99 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import unspool
+from catalogue import BUILDERS
+from unspool import Elman, FullBPTT, Recurrent, Stack, TruncatedBPTT
+from unspool.diagnostics import gradient_flow, record
+from unspool.errors import ConfigError
+
+
+def by_hand(layer, x, at):
+    """|dL/ds_t| from autograd over a plain loop of steps, with the loss on the output of step `at`."""
+    state, reached = layer.initial_state(x.shape[1]), []
+    for t in range(at + 1):
+        state = type(state)(*(s.clone() for s in state))
+        if t:
+            [s.retain_grad() for s in state if s.requires_grad]
+            reached.append(state)
+        output, state = layer.step(x[t], state)
+    state = type(state)(*(s.clone().requires_grad_(True) if not s.requires_grad else s for s in state))
+    return output, [*reached, state]
+
+
+@pytest.mark.parametrize("name", sorted(BUILDERS))
+def test_norms_from_probes_are_those_of_an_unrolled_reference(name):
+    layer = Recurrent(BUILDERS[name](3, 6)).double().eval()
+    x = torch.randn(9, 2, 3, dtype=torch.float64)
+    (flow,), _ = gradient_flow(layer, lambda: layer(x).output[-1].sin().sum())
+
+    output, reached = by_hand(layer, x, 8)
+    output.sin().sum().backward()
+    for lag in range(1, 9):
+        for place, state in enumerate(flow.norms):
+            tensor = reached[8 - lag][place]
+            wanted = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+            torch.testing.assert_close(
+                flow.norms[state][lag], wanted.norm(dim=-1).square().mean().sqrt(), rtol=1e-6, atol=1e-12
+            )
+
+
+def test_a_linear_recurrence_decays_as_its_matrix_does():
+    cell = Elman(2, 4, activation=lambda a: a).double()
+    with torch.no_grad():
+        cell.weight_hh.copy_(0.9 * torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0])
+    layer, x = Recurrent(cell), torch.randn(120, 3, 2, dtype=torch.float64)
+    (flow,), _ = gradient_flow(layer, lambda: layer(x).output[-1].square().sum())
+    assert math.isclose(flow.growth, 0.9, rel_tol=1e-9)
+    assert flow.growth_low <= 0.9 + 1e-9
+    assert flow.growth_high >= 0.9 - 1e-9
+    assert flow.horizon == math.floor(math.log(0.01) / math.log(0.9))
+    assert flow.bounded
+    assert math.isclose(flow.arriving(10), 0.9**10, rel_tol=1e-9)
+
+
+def test_lengths_and_directions_move_the_lag():
+    layer, x = Recurrent(Elman(2, 3), reverse=True), torch.randn(7, 2, 2)
+    (flow,), _ = gradient_flow(layer, lambda: layer(x).output[0].sum(), at=0)
+    assert flow.reverse
+    assert len(flow.total) == 7
+    assert flow.total[0] == pytest.approx(math.sqrt(3), rel=1e-5)
+    ahead, lengths = Recurrent(Elman(2, 3)), torch.tensor([4, 7])
+    (flow,), _ = gradient_flow(ahead, lambda: ahead(x, lengths=lengths).output[lengths - 1, torch.arange(2)].sum())
+    assert flow.total[0] == pytest.approx(math.sqrt(3), rel=1e-5)
+    assert flow.total.isfinite().all()
+    assert len(flow.total) == 7
+
+
+def test_every_layer_of_a_stack_and_of_an_accelerated_module_is_seen():
+    stack, x = Stack([Recurrent(Elman(2, 3)), Recurrent(Elman(3, 4))]), torch.randn(5, 2, 2)
+    flows, recordings = gradient_flow(stack, lambda: stack(x).output[-1].sum())
+    assert [flow.layer for flow in flows] == ["layers.0", "layers.1"]
+    assert torch.equal(recordings[1].states.h, stack(x).output)
+
+    model = nn.ModuleDict({"rnn": nn.LSTM(2, 3, num_layers=2, bidirectional=True)})
+    unspool.accelerate(model)
+    flows, _ = gradient_flow(model, lambda: model["rnn"](x)[0][2].sum(), at=2)
+    assert [flow.layer for flow in flows] == ["rnn.l0", "rnn.l0_reverse", "rnn.l1", "rnn.l1_reverse"]
+    assert [flow.reverse for flow in flows] == [False, True] * 2
+
+
+def test_recording_leaves_the_model_as_it_was():
+    layer = Recurrent(Elman(2, 3), TruncatedBPTT(2))
+    module = unspool.nn.GRU(2, 3)
+    with record(nn.ModuleList([layer, module])):
+        assert not isinstance(layer.bptt, TruncatedBPTT)
+    assert layer.bptt == TruncatedBPTT(2)
+    assert module.bptt == FullBPTT()
+    assert "bptt" not in vars(module)
+
+
+def test_a_model_without_scans_is_refused():
+    with pytest.raises(ConfigError, match=r"holds no Recurrent layer or unspool.nn module; for torch.nn"):
+        gradient_flow(nn.Linear(2, 2), lambda: torch.zeros((), requires_grad=True))
+    layer = Recurrent(Elman(2, 3))
+    with pytest.raises(ConfigError, match="a loss that depends on none"):
+        gradient_flow(layer, lambda: layer(torch.zeros(2, 1, 2)).output.detach().sum())

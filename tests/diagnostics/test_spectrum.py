@@ -1,0 +1,49 @@
+import math
+
+import pytest
+import torch
+
+from catalogue import BUILDERS
+from unspool import Elman, Recurrent
+from unspool.diagnostics import lyapunov_exponents, record, spectrum
+
+
+def recorded(layer, x):
+    with record(layer) as found, torch.no_grad():
+        layer(x)
+    return found[0]
+
+
+def test_lyapunov_exponents_of_a_linear_recurrence_are_the_logs_of_its_eigenvalues():
+    cell = Elman(2, 5, activation=lambda a: a).double()
+    eigenvalues = torch.tensor([1.1, 0.9, -0.7, 0.5, 0.2], dtype=torch.float64)
+    basis = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))[0]
+    with torch.no_grad():
+        cell.weight_hh.copy_(basis @ torch.diag(eigenvalues) @ basis.T)
+    one = recorded(Recurrent(cell), torch.randn(400, 1, 2, dtype=torch.float64))
+    torch.testing.assert_close(lyapunov_exponents(one, 5), eigenvalues.abs().log(), rtol=1e-6, atol=1e-6)
+    found = spectrum(one, 3)
+    assert len(found.exponents) == 3
+    assert math.isclose(
+        found.radius["h"] if "h" in found.radius else next(iter(found.radius.values())), 1.1, rel_tol=1e-9
+    )
+    for lag, values in zip(found.lags, found.singular_values, strict=True):
+        torch.testing.assert_close(values, eigenvalues.abs().sort(descending=True).values ** lag)
+
+
+@pytest.mark.parametrize("name", sorted(BUILDERS))
+def test_singular_values_are_those_of_the_jacobian_of_every_cell(name):
+    layer = Recurrent(BUILDERS[name](3, 4)).double().eval()
+    x = torch.randn(6, 1, 3, dtype=torch.float64)
+    one = recorded(layer, x)
+    found = spectrum(one)
+    begin = 6 - found.lags[-1]
+    state = tuple(s[begin] for s in one.before())
+
+    def run(*state):
+        new = layer(x[begin:], layer.cell.state_type(*state)).state
+        return tuple(new)
+
+    rows = torch.autograd.functional.jacobian(run, state)
+    whole = torch.cat([torch.cat([part.flatten(2).squeeze(0).squeeze(1) for part in row], -1) for row in rows])
+    torch.testing.assert_close(found.singular_values[-1], torch.linalg.svdvals(whole), rtol=1e-6, atol=1e-9)
