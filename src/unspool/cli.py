@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import unspool_benchmarks as benchmarks
+import unspool_lab
 from unspool import __version__
 from unspool.checkpoint import create_folder, load, load_weights, open_folder, stored_settings
 from unspool.config import ArgumentParser, add_flags, build_settings, commented_toml, require, to_json
 from unspool.diagnostics import Training, diagnose, report, selective_units, signals
-from unspool.errors import UnspoolError
+from unspool.errors import UnspoolError, did_you_mean
 from unspool.kernels.isa import instruction_set
 from unspool.search import Sampling
 from unspool.tasks import TASKS, LanguageModeling
@@ -98,6 +99,16 @@ def _parser() -> ArgumentParser:
     diagnose.add_argument("--dependency", type=int, help="steps over which the task needs memory, if you know")
     diagnose.add_argument("--json", action="store_true", help="print every figure as JSON, and nothing else")
     diagnose.set_defaults(run=_diagnose)
+
+    lab = commands.add_parser(
+        "lab", help="put a textbook's claims to the test", description=f"{unspool_lab.__doc__}".splitlines()[0]
+    )
+    lab.add_argument("names", nargs="*", metavar="NAME", help=", ".join(unspool_lab.EXPERIMENTS))
+    lab.add_argument("--all", action="store_true", help="every experiment")
+    lab.add_argument("--out", type=Path, metavar="DIR", help="write one page of all, lab.html, into this folder")
+    lab.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    lab.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+    lab.set_defaults(run=_lab)
 
     config = commands.add_parser("config", help="print every setting of a task as commented TOML")
     config.add_argument("task", choices=sorted(TASKS), metavar="TASK", help=", ".join(sorted(TASKS)))
@@ -212,6 +223,19 @@ def _diagnose(options: argparse.Namespace) -> None:
         for number, remedy in enumerate(verdict.remedies, start=1):
             print(f"  {number}. {remedy.action}" + (f"  ({remedy.flags})" if remedy.settings else ""))
             print(f"     {remedy.figure} [{remedy.reference}]")
+
+
+def _lab(options: argparse.Namespace) -> None:
+    known = unspool_lab.EXPERIMENTS
+    for name in options.names:
+        if name not in known:
+            raise UnspoolError(f"lab: no experiment {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}.")
+    names = list(known) if options.all else list(dict.fromkeys(options.names))
+    if not names:
+        raise UnspoolError(f"lab: name an experiment ({', '.join(known)}), or all of them with --all.")
+    require(0 <= options.seed < 2**63, "seed", options.seed, "at least 0 and below 2**63")
+    lab = unspool_lab.LabOptions(options.seed, options.json, options.out)
+    unspool_lab.run_lab([known[name] for name in names], lab)
 
 
 def _config(options: argparse.Namespace) -> None:

@@ -122,8 +122,15 @@ def commented_toml(sections: Sections) -> str:
 
 def to_json(values: Mapping[str, Any]) -> str:
     """One line of JSON; what is not finite becomes null, since JSON has no word for it."""
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-    return json.dumps(finite, allow_nan=False)
+    return json.dumps(_finite(values), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _merge_toml(values: dict[str, dict[str, Any]], sections: Sections, path: Path) -> None:
