@@ -24,7 +24,9 @@ class CarryLSTM(LSTM):
 
 def _forget_gates(cell: LSTM, x: Tensor, h: Tensor) -> Tensor:
     """f_t of every step from the equations, given all h."""
-    assert cell.weight_hh is not None and cell.bias_ih is not None and cell.bias_hh is not None
+    assert cell.weight_hh is not None
+    assert cell.bias_ih is not None
+    assert cell.bias_hh is not None
     before = torch.cat([torch.zeros_like(h[:1]), h[:-1]])
     gates = x @ cell.weight_ih.T + cell.bias_ih + before @ cell.weight_hh.T + cell.bias_hh
     return torch.sigmoid(gates.chunk(4, -1)[1])

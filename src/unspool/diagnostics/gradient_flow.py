@@ -16,7 +16,7 @@ from unspool.errors import ConfigError
 
 ARRIVES = 0.01
 """The share of a gradient that counts as arriving; beyond the memory horizon less than this does."""
-_FITTED = 1e-8  # gradients smaller than this share of the largest do not enter the fit
+_FITTED = 1e-8  # gradients smaller than this share of the first do not enter the fit
 _MOST_LAGS = 10_000
 
 
@@ -116,7 +116,7 @@ def _reference(total: Tensor) -> Tensor:
 
 def _fit(rows: Tensor, total: Tensor) -> tuple[float, float, float]:
     """Growth per step and its confidence interval: the mean of one least-squares slope for each sequence."""
-    usable = (total[1:] > _FITTED * total.max()).long().cumprod(0)  # without a gap
+    usable = (total[1:] > _FITTED * _reference(total)).long().cumprod(0)  # without a gap
     logs = rows[1 : 1 + int(usable.sum())].clamp(min=1e-300).log()
     slopes = []
     for column in logs.unbind(1):

@@ -15,7 +15,7 @@ KINDS = ("diverged", "exploding", "dead", "saturated", "truncated", "vanishing",
 _EXPLODES = 10.0  # how much larger a gradient is at the longest lag than at the shortest
 _SATURATED = 0.6  # share of a gate's values near its bounds; trained gates of healthy models reach a third
 _DEAD = 0.5
-_CUT_OFF = 0.3  # share of a gradient that arrives from beyond a truncation
+_CUT_OFF = 0.25  # of its size that a gradient still has where it is cut
 _SHORT = 10  # steps; a horizon below them is called vanishing unless a dependency is named
 
 _PASCANU = "Pascanu, Mikolov & Bengio 2013, arXiv 1211.5063"
@@ -152,8 +152,8 @@ def _of_layer(layer: _Layer) -> Iterator[Verdict]:
     cut = layer.training.truncation
     if cut is not None and cut < len(flow.total) and flow.arriving(cut) >= _CUT_OFF:
         words = (
-            f"{flow.layer}: truncated too early; {flow.arriving(cut):.0%} of the gradient comes from beyond the "
-            f"{cut} steps after which training cuts it."
+            f"{flow.layer}: truncated too early; training cuts gradients after {cut} steps, where they still have "
+            f"{flow.arriving(cut):.0%} of their size."
         )
         yield Verdict("truncated", flow.layer, words, tuple(_against_truncation(layer, cut)))
         return
@@ -244,8 +244,9 @@ def _against_saturation(layer: _Layer, share: float) -> Iterator[Remedy]:
 def _against_truncation(layer: _Layer, cut: int) -> Iterator[Remedy]:
     flow = layer.flow
     reach = flow.horizon if flow.bounded else 2 * max(flow.horizon, cut)
-    steps = max(2 * cut, 2 ** math.ceil(math.log2(max(2, reach))))
-    said = f"{flow.arriving(cut):.0%} arrives from beyond {cut} steps; the horizon is {flow.horizon} steps"
+    steps = min(16 * cut, max(2 * cut, 2 ** math.ceil(math.log2(max(2, reach)))))
+    more = "" if flow.bounded else " or more"
+    said = f"{flow.arriving(cut):.0%} of the gradient is left at {cut} steps; the horizon is {flow.horizon} steps{more}"
     yield Remedy(f"let gradients run through {steps} steps", said, _WILLIAMS, {"bptt_steps": steps})
 
 
