@@ -229,7 +229,7 @@ def _lab(options: argparse.Namespace) -> None:
     known = unspool_lab.EXPERIMENTS
     for name in options.names:
         if name not in known:
-            raise UnspoolError(f"lab: no experiment {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}.")
+            raise UnspoolError(f"lab: no experiment {name!r} among {', '.join(known)}{did_you_mean(name, known)}.")
     names = list(known) if options.all else list(dict.fromkeys(options.names))
     if not names:
         raise UnspoolError(f"lab: name an experiment ({', '.join(known)}), or all of them with --all.")

@@ -39,7 +39,7 @@ def draw(paint: Callable[[Any], None], width: float = 9.0, height: float = 3.0) 
         figure = Figure(figsize=(width, height), layout="constrained")
         paint(figure)
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
@@ -151,13 +151,20 @@ def _spectrum(figure: Any, diagnosis: Diagnosis, number: int) -> None:
     one = diagnosis.spectra[number]
     plane, exponents, singular = figure.subplots(1, 3)
     around = torch.linspace(0, 2 * math.pi, 200)
-    plane.plot(around.cos(), around.sin(), color="#999999", lw=0.8)
+    plane.plot(around.cos().tolist(), around.sin().tolist(), color="#999999", lw=0.8)
     for colour, (gate, values) in zip(_colours(one.eigenvalues), one.eigenvalues.items(), strict=True):
-        plane.plot(values.real, values.imag, ".", ms=3, color=colour, label=f"{gate}: radius {one.radius[gate]:.2f}")
+        plane.plot(
+            values.real.tolist(),
+            values.imag.tolist(),
+            ".",
+            ms=3,
+            color=colour,
+            label=f"{gate}: radius {one.radius[gate]:.2f}",
+        )
     plane.set(aspect="equal", title="eigenvalues of W_hh" if one.eigenvalues else "no recurrent matrix")
     if one.eigenvalues:
         plane.legend(loc="upper left", bbox_to_anchor=(0, -0.1), fontsize=7)
-    exponents.bar(range(1, len(one.exponents) + 1), one.exponents, color=COLOURS[0])
+    exponents.bar(range(1, len(one.exponents) + 1), one.exponents.tolist(), color=COLOURS[0])
     exponents.axhline(0, color="#333333", lw=0.8)
     exponents.set(title="Lyapunov exponents", xlabel="place", ylabel="nats per step")
     for colour, lag, values in zip(_colours(one.lags), one.lags, one.singular_values, strict=False):

@@ -118,20 +118,19 @@ def _fit(rows: Tensor, total: Tensor) -> tuple[float, float, float]:
     """Growth per step and its confidence interval: the mean of one least-squares slope for each sequence."""
     usable = (total[1:] > _FITTED * _reference(total)).long().cumprod(0)  # without a gap
     logs = rows[1 : 1 + int(usable.sum())].clamp(min=1e-300).log()
-    slopes = []
-    for column in logs.unbind(1):
-        there = column[column.isfinite() & (column > math.log(1e-290))]
-        if len(there) >= 3:
-            lags = torch.arange(len(there), dtype=there.dtype, device=there.device)
-            centred = lags - lags.mean()
-            slope = (centred * there).sum() / centred.square().sum()
-            rest = there - there.mean() - slope * centred
-            slopes.append(
-                (float(slope), float((rest.square().sum() / (len(there) - 2) / centred.square().sum()).sqrt()))
-            )
-    if not slopes:
+    there = logs.isfinite() & (logs > math.log(1e-290))
+    counts = there.sum(0)
+    logs, there = logs[:, counts >= 3].nan_to_num(), there[:, counts >= 3].to(logs.dtype)
+    if not there.numel():
         return (0.0, 0.0, 0.0) if not float(total[1:].sum()) else (math.nan,) * 3
-    values = torch.tensor([slope for slope, _ in slopes], dtype=torch.float64)
-    error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else slopes[0][1]
-    mean = float(values.mean())
+    counts = there.sum(0)
+    lags = torch.arange(len(logs), dtype=logs.dtype, device=logs.device).unsqueeze(1)
+    centred = (lags - (there * lags).sum(0) / counts) * there
+    across = centred.square().sum(0)
+    slopes = (centred * logs).sum(0) / across
+    error = float(slopes.std() / math.sqrt(len(slopes))) if len(slopes) > 1 else 0.0
+    if len(slopes) == 1:  # one sequence: how far its points lie from the line
+        rest = there * (logs - (there * logs).sum(0) / counts) - slopes * centred
+        error = float((rest.square().sum(0) / (counts - 2) / across).sqrt())
+    mean = float(slopes.mean())
     return math.exp(mean), math.exp(mean - 1.96 * error), math.exp(mean + 1.96 * error)

@@ -18,7 +18,7 @@ _MOST_BYTES = 4_000_000  # of unit activations in a page
 def page(title: str, body: str, script_data: str = "null") -> str:
     """A self-contained page of the house."""
     template = Template(files("unspool.diagnostics").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.substitute(title=html.escape(title), body=body, data=script_data.replace("</", "<\\/"))
+    return template.substitute(title=html.escape(title), body=body, data=script_data.replace("<", "\\u003c"))
 
 
 def card(title: str, words: str, content: str) -> str:

@@ -166,7 +166,7 @@ class Trainer:
         save_tensors(self.folder / LAST, tensors, values)
 
     def _update(self) -> None:
-        counters, settings = self.counters, self.settings
+        counters, settings, began = self.counters, self.settings, time.monotonic()
         batch = self.batches.batch(counters.epoch, counters.index).to(self.device)
         state = self.state if counters.index else None
         self.model.train()
@@ -184,7 +184,7 @@ class Trainer:
         else:
             self._skip(value, norm)
             self.state = carried if is_finite(carried) else self.model.initial_state(self.batches.batch_size)
-        if self.watch is not None and self.watch.due():
+        if self.watch is not None and self.watch.due(time.monotonic() - began):
             self._look(batch, state, norm)
         self._advance()
         self.progress.update(counters.step, loss.count, value, counters.epoch)

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from unspool.diagnostics import Training, Verdict, gradient_flow, judge, saturation
 
-_SHARE = 0.04  # of the time of training
+_SHARE = 0.02  # of the time of training
 _FIRST = 10  # updates before the first look
+_SECOND = 100  # at most so many before the second; the first also traces the cells, which is no measure of its cost
 
 
 class Look(NamedTuple):
@@ -35,14 +36,14 @@ class GradientWatch:
 
     def __init__(self, model: Any, training: Training):
         self.model, self.training = model, training
-        self.wait, self.updates, self.since = _FIRST, 0, time.monotonic()
+        self.wait, self.updates, self.seconds = _FIRST, 0, 0.0
         self.place: tuple[int, int] | None = None  # step and clipped updates at the last look
         self.known: dict[str, str] = {}
         self.norms: list[float] = []
 
-    def due(self) -> bool:
-        """Counts an update; whether to look after it."""
-        self.updates += 1
+    def due(self, seconds: float) -> bool:
+        """Counts an update that took so long; whether to look after it."""
+        self.updates, self.seconds = self.updates + 1, self.seconds + seconds
         return self.updates >= self.wait
 
     def look(self, last_step: Any, state: Any, norm: float, step: int, clipped: int) -> Look:
@@ -55,7 +56,6 @@ class GradientWatch:
             step, clipped: updates so far, and how many of them were clipped.
         """
         began = time.monotonic()
-        per_update = (began - self.since) / self.updates
         self.norms = [*self.norms[-30:], *([norm] if math.isfinite(norm) else [])]
         typical = sorted(self.norms)[len(self.norms) // 2] if self.norms else None
         self.model.eval()
@@ -64,7 +64,7 @@ class GradientWatch:
         verdicts = judge(flows, states, recordings, dataclasses.replace(self.training, gradient_norm=typical))
         self.model.train()
         longest = max(flows, key=lambda flow: flow.horizon)
-        before, self.place = self.place or (0, 0), (step, clipped)
+        is_first, before, self.place = self.place is None, self.place or (0, 0), (step, clipped)
         rate = (clipped - before[1]) / max(1, step - before[0])
         reach = f"{longest.horizon}{'' if longest.bounded else '+'}"
         summary = f"horizon {reach}  growth {longest.growth:.3f}  clipped {rate:.0%}"
@@ -74,8 +74,10 @@ class GradientWatch:
         for flow in flows:
             values |= {f"memory_horizon/{flow.layer}": flow.horizon, f"growth/{flow.layer}": flow.growth}
         seen = Look(summary, values, self._news(verdicts))
-        self.updates, self.since = 0, time.monotonic()
-        self.wait = max(_FIRST, math.ceil((self.since - began) / (_SHARE * max(per_update, 1e-9))))
+        per_update = max(self.seconds / max(1, self.updates), 1e-9)
+        self.wait = max(_FIRST, math.ceil((time.monotonic() - began) / (_SHARE * per_update)))
+        self.wait = min(self.wait, _SECOND) if is_first else self.wait
+        self.updates, self.seconds = 0, 0.0
         return seen
 
     def _news(self, verdicts: list[Verdict]) -> list[str]:
