@@ -24,7 +24,7 @@ def test_a_watched_run_ends_with_the_bits_of_one_that_was_not(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
     assert not events(tmp_path / "False", "gradients")
     (first, *_) = events(tmp_path / "True", "gradients")
-    assert first["step"] == 9
+    assert first["step"] == 10
     assert first["verdict"] in ("healthy", "vanishing")
     assert 0 <= first["clip_rate"] <= 1
     assert first["memory_horizon/stack.layers.0"] >= 0

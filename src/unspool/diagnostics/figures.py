@@ -94,18 +94,27 @@ def _lags(figure: Any, diagnosis: Diagnosis) -> None:
     if diagnosis.training.truncation:
         axes.axvline(diagnosis.training.truncation, color="#a9445b", lw=0.9, ls="--")
         axes.annotate(" cut in training", (diagnosis.training.truncation, 1.0), color="#a9445b", xycoords=("data", "axes fraction"), va="top")  # fmt: skip
-    axes.set(yscale="log", xlabel="lag in steps", ylabel="share of |dL/dstate|")
+    axes.set(yscale="log", xlabel="lag in steps", ylabel="share of |dL/dstate|", xlim=(None, _seen(diagnosis)))
     axes.set_ylim(bottom=max(1e-8, axes.get_ylim()[0]))
     axes.legend(loc="best")
+
+
+def _seen(diagnosis: Diagnosis) -> int:
+    """Lags worth showing: until the last layer has lost all but a millionth, and what training cuts."""
+    least = [
+        int((f.total > 1e-6 * f.total[:2].max()).nonzero().max()) for f in diagnosis.flows if float(f.total[0]) > 0
+    ]
+    wanted = max([*(2 * lag for lag in least), diagnosis.training.truncation or 0, 20])
+    return min(wanted, max(len(f.total) for f in diagnosis.flows))
 
 
 def _map(figure: Any, diagnosis: Diagnosis) -> None:
     axes = figure.subplots()
     rows, names = [], []
-    lags = max(len(f.total) for f in diagnosis.flows)
+    lags = _seen(diagnosis)
     for flow in diagnosis.flows:
         for name, norms in flow.norms.items():
-            shares = _positive(norms / flow.total[:2].max())
+            shares = _positive(norms[:lags] / flow.total[:2].max())
             rows.append([math.log10(v) if v == v else math.nan for v in shares] + [math.nan] * (lags - len(shares)))
             names.append(f"{flow.layer} {name}")
     image = axes.imshow(rows, aspect="auto", cmap="viridis", vmin=-6, vmax=0.5, interpolation="nearest")

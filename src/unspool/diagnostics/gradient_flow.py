@@ -102,8 +102,8 @@ def _flow(one: Recording, norms: Tensor) -> GradientFlow:
     total_rows = norms.square().sum(0).sqrt()
     total = total_rows.square().nanmean(1).sqrt()
     finite = bool(total.isfinite().all())
-    growth, low, high = _fit(total_rows, total) if finite else (math.nan,) * 3
-    arrived = (total >= ARRIVES * _reference(total)).nonzero() if finite else torch.zeros(0, 1)
+    growth, low, high = _fit(total_rows, total)
+    arrived = (~(total < ARRIVES * _reference(total))).nonzero()  # what is not a number is not small
     horizon = int(arrived[-1]) if len(arrived) and float(_reference(total)) > 0 else 0
     each = {name: rows.square().nanmean(1).sqrt().cpu() for name, rows in zip(one.names, norms, strict=True)}
     bounded = finite and horizon < len(total) - 1
@@ -116,7 +116,7 @@ def _reference(total: Tensor) -> Tensor:
 
 def _fit(rows: Tensor, total: Tensor) -> tuple[float, float, float]:
     """Growth per step and its confidence interval: the mean of one least-squares slope for each sequence."""
-    usable = (total[1:] > _FITTED * _reference(total)).long().cumprod(0)  # without a gap
+    usable = ((total[1:] > _FITTED * _reference(total)) & total[1:].isfinite()).long().cumprod(0)  # without a gap
     logs = rows[1 : 1 + int(usable.sum())].clamp(min=1e-300).log()
     there = logs.isfinite() & (logs > math.log(1e-290))
     counts = there.sum(0)

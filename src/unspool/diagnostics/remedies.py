@@ -16,7 +16,7 @@ _EXPLODES = 10.0  # how much larger a gradient is at the longest lag than at the
 _SATURATED = 0.6  # share of a gate's values near its bounds; trained gates of healthy models reach a third
 _DEAD = 0.5
 _CUT_OFF = 0.25  # of its size that a gradient still has where it is cut
-_SHORT = 10  # steps; a horizon below them is called vanishing unless a dependency is named
+_SHORT, _FAST = 10, 0.75  # unless a dependency is named: a horizon below so many steps, at less than so much a step
 
 _PASCANU = "Pascanu, Mikolov & Bengio 2013, arXiv 1211.5063"
 _HE = "He et al. 2015, arXiv 1502.01852, equation 10"
@@ -130,10 +130,9 @@ def _of_layer(layer: _Layer) -> Iterator[Verdict]:
         return
     grown = float(flow.total[-1] / flow.total[:2].max()) if flow.finite and len(flow.total) > 2 else math.inf
     if not flow.finite or (grown > _EXPLODES and flow.growth_low > 1.0):
-        how = (
-            f"{flow.growth:.3f} a step, {grown:.3g} over {len(flow.total) - 1} steps" if flow.finite else "to infinity"
-        )
-        words = f"{flow.layer}: gradients explode, by a factor of {how}."
+        over = int(flow.total.isfinite().long().cumprod(0).sum())
+        end = f"{grown:.3g} over {len(flow.total) - 1} steps" if flow.finite else f"beyond all numbers in {over} steps"
+        words = f"{flow.layer}: gradients explode, by a factor of {flow.growth:.3f} a step, {end}."
         yield Verdict("exploding", flow.layer, words, tuple(_against_explosion(layer)))
         return
     dead = max((a.dead for a in state.activations), default=0.0)
@@ -157,8 +156,9 @@ def _of_layer(layer: _Layer) -> Iterator[Verdict]:
         )
         yield Verdict("truncated", flow.layer, words, tuple(_against_truncation(layer, cut)))
         return
-    needed = layer.training.dependency or _SHORT
-    if flow.bounded and flow.horizon < needed and len(flow.total) > needed:
+    needed, asked = layer.training.dependency or _SHORT, layer.training.dependency is not None
+    fast = asked or flow.growth_high < _FAST
+    if flow.bounded and flow.horizon < needed and len(flow.total) > needed and fast:
         words = (
             f"{flow.layer}: gradients vanish by {flow.growth:.3f} a step; less than 1 % arrives from more than "
             f"{flow.horizon} steps back."

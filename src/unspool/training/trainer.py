@@ -184,9 +184,9 @@ class Trainer:
         else:
             self._skip(value, norm)
             self.state = carried if is_finite(carried) else self.model.initial_state(self.batches.batch_size)
+        self._advance()
         if self.watch is not None and self.watch.due(time.monotonic() - began):
             self._look(batch, state, norm)
-        self._advance()
         self.progress.update(counters.step, loss.count, value, counters.epoch)
         if counters.step % settings.report_steps == 0 or counters.finished:
             self.metrics.write(
@@ -207,7 +207,7 @@ class Trainer:
         self.progress.note(seen.summary)
         self.metrics.write("gradients", step=self.counters.step, **seen.values)
         for line in seen.news:
-            self.progress.line(f"step {self.counters.step + 1}: {line}")
+            self.progress.line(f"step {self.counters.step}: {line}")
 
     def _apply(self, norm: float, rate: float) -> None:
         clip = self.settings.gradient_clip
