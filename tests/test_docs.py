@@ -32,8 +32,9 @@ def test_the_cell_of_the_page_trains_from_the_command_line(tmp_path):
     subprocess.run(command, cwd=tmp_path, check=True, timeout=120, env={"PYTHONPATH": str(tmp_path)})
 
 
-def test_the_screen_of_python_in_the_readme_runs():
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "docs/diagnosis.md"])
+def test_the_screen_of_python_runs(page):
+    page = (ROOT / page).read_text(encoding="utf-8")
     example = re.findall(r"```python\n(.*?)```", page, re.S)[0]
     assert len(example.splitlines()) < 30
     subprocess.run([sys.executable, "-W", "error", "-c", example], check=True, timeout=120)
@@ -56,7 +57,7 @@ def test_every_command_and_flag_of_the_pages_exists():
     known = set(parser.format_help().replace("|", " ").replace(",", " ").split())
     known |= {"--out", "--config", "--resume", "--json", "--prompt", "--length", "--temperature", "--top-k", "--top-p"}
     known |= {"--unknown", "--fix"}
-    known |= _flags_of("bench", "engine")
+    known |= _flags_of("bench", "engine") | _flags_of("diagnose") | _flags_of("lab")
     # read from the sources, since what they import need not be installed
     scripts = (path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").rglob("*.py"))
     known |= {flag for script in scripts for flag in re.findall(r'add_argument\(\s*"(--[a-z-]+)"', script)}

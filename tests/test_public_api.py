@@ -11,9 +11,11 @@ import unspool
 
 FACES = [
     "unspool",
+    "unspool_benchmarks",
+    "unspool_lab",
     *(
         f"unspool.{r}"
-        for r in ["benchmarks", "cells", "data", "kernels", "layers", "models", "nn", "search", "tasks", "training"]
+        for r in ["cells", "data", "diagnostics", "kernels", "layers", "models", "nn", "search", "tasks", "training"]
     ),
 ]
 

@@ -40,12 +40,18 @@ def train(folder, **flags):
     return bits, diagnose(model, lambda: model.loss(reading.batch.last_step()).sum, training=known)
 
 
+def say(found, before, after):
+    verdict = found.verdicts[0]
+    print(f"\n{verdict.words}\n  {verdict.remedies[0].action}: {verdict.remedies[0].figure}\n  {before:.3f} to {after:.3f}")
+
+
 def test_an_exploding_initialization_is_named_and_repaired(tmp_path):
     broken = {"cell": "elman", "recurrent_variance": 9.0}
     before, found = train(tmp_path / "broken", **broken)
     assert found.verdicts[0].kind == "exploding"
     after, repaired = train(tmp_path / "repaired", **{**broken, **found.verdicts[0].remedies[0].settings})
     assert [v.kind for v in repaired.verdicts] == ["healthy"]
+    say(found, before, after)
     assert after < before - 0.8  # what is to be remembered is 12 of 10 * log2(8) bits a line
 
 
@@ -55,6 +61,7 @@ def test_a_truncation_shorter_than_the_dependency_is_named_and_repaired(tmp_path
     assert found.verdicts[0].kind == "truncated"
     after, repaired = train(tmp_path / "repaired", **{**broken, **found.verdicts[0].remedies[0].settings})
     assert [v.kind for v in repaired.verdicts] == ["healthy"]
+    say(found, before, after)
     assert after < before - 0.4
 
 
@@ -94,6 +101,7 @@ def test_gates_saturated_by_their_inputs_are_named_and_repaired():
     assert verdict.remedies[0].settings == {"layer_norm": True}
     after, repaired = learn(**verdict.remedies[0].settings)
     assert [v.kind for v in repaired.verdicts] == ["healthy"]
+    say(found, before, after)
     assert after < before / 2
 
 
