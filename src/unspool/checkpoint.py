@@ -161,10 +161,24 @@ def load(folder: Path, task: str | None = None) -> Any:
     Raises:
         CheckpointError: the folder is missing, damaged, or of another format.
     """
-    opened = open_folder(folder, task).task
-    model = opened.build_model()
+    loaded = load_model(folder, task)
+    return loaded.task.predictor(loaded.model)
+
+
+class LoadedModel(NamedTuple):
+    """A task, its trained model in evaluation mode, and all settings as they were stored."""
+
+    task: Task
+    model: Any
+    settings: dict[str, dict[str, Any]]
+
+
+def load_model(folder: Path, task: str | None = None) -> LoadedModel:
+    """What `load` makes its answer of; arguments and errors as there."""
+    opened = open_folder(folder, task)
+    model = opened.task.build_model()
     load_weights(model, folder)
-    return opened.predictor(model.eval())
+    return LoadedModel(opened.task, model.eval(), opened.settings)
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import unspool_benchmarks as benchmarks
 import unspool_lab
 from unspool import __version__
-from unspool.checkpoint import create_folder, load, load_weights, open_folder, stored_settings
+from unspool.checkpoint import create_folder, load, load_model, open_folder, stored_settings
 from unspool.config import ArgumentParser, add_flags, build_settings, commented_toml, require, to_json
-from unspool.diagnostics import Training, diagnose, report, selective_units, signals
-from unspool.errors import UnspoolError, did_you_mean
+from unspool.diagnostics import KnownTraining, diagnose, draw, report, selective_units, signals
+from unspool.errors import ConfigError, UnspoolError, did_you_mean
 from unspool.kernels.isa import instruction_set
 from unspool.search import Sampling
 from unspool.tasks import TASKS, LanguageModeling
@@ -94,10 +94,12 @@ def _parser() -> ArgumentParser:
     diagnose.add_argument("folder", type=Path, metavar="DIR", help="folder of the model")
     diagnose.add_argument("--data", default="validation", help="what to read: as for evaluate (default: validation)")
     diagnose.add_argument("--out", type=Path, metavar="FILE.html", help="write a page with figures and the text")
-    diagnose.add_argument("--steps", type=int, default=1024, help="length of the sequences (default: 1024)")
-    diagnose.add_argument("--sequences", type=int, default=8, help="how many are read (default: 8)")
+    diagnose.add_argument("--steps", type=int, default=1024, help="length of the sequences, at most (default: 1024)")
+    diagnose.add_argument(
+        "--sequences", type=int, default=8, help="how many are read, at most; they do not overlap (default: 8)"
+    )
     diagnose.add_argument("--dependency", type=int, help="steps over which the task needs memory, if you know")
-    diagnose.add_argument("--json", action="store_true", help="print every figure as JSON, and nothing else")
+    diagnose.add_argument("--json", action="store_true", help="print every number as JSON, and nothing else")
     diagnose.set_defaults(run=_diagnose)
 
     lab = commands.add_parser(
@@ -196,43 +198,43 @@ def _diagnose(options: argparse.Namespace) -> None:
     for name in ("steps", "sequences", "dependency"):
         value = getattr(options, name)
         require(value is None or value >= 1, name, value, "at least 1")
-    opened = open_folder(options.folder)
-    model: Any = opened.task.build_model()
-    load_weights(model, options.folder)
-    model.eval()
-    reading = opened.task.reading(options.data, options.steps, options.sequences)
-    last, stored = reading.batch.last_step(), opened.settings.get("training", {})
-    known = Training(
-        reading.truncation,
-        options.dependency,
-        stored.get("gradient_clip"),
-        typical_gradient_norm(options.folder),
-        stored.get("learning_rate"),
+    if options.out:
+        draw(lambda figure: None)  # what a page needs is missed before the work, not after it
+        options.out.touch()
+    loaded = load_model(options.folder)
+    reading = loaded.task.reading(options.data, options.steps, options.sequences)
+    last, training = reading.batch.last_step(), loaded.settings.get("training", {})
+    known = KnownTraining(
+        truncation=reading.truncation,
+        dependency=options.dependency,
+        clip=training.get("gradient_clip"),
+        gradient_norm=typical_gradient_norm(options.folder),
+        learning_rate=training.get("learning_rate"),
     )
-    found = diagnose(model, lambda: model.loss(last).sum, training=known)
+    found = diagnose(loaded.model, lambda: loaded.model.loss(last).sum, training=known)
     if options.out:
         seen = signals(found.recordings) if reading.symbols else []
         chosen = selective_units(seen, reading.symbols)
-        text = report(f"{options.folder} reading {options.data}", found, reading.symbols, seen, chosen)
-        options.out.write_text(text, encoding="utf-8")
+        title = f"{options.folder}: {reading.words}"
+        options.out.write_text(report(title, found, reading.symbols, seen, chosen), encoding="utf-8")
     if options.json:
-        print(to_json(found.to_values()))
+        print(to_json({"read": reading.words, **found.to_values()}))
         return
+    print(f"read {reading.words}" + (f"; the page is {options.out}" if options.out else ""), file=sys.stderr)
     for verdict in found.verdicts:
-        print(f"{verdict.kind}: {verdict.words}")
-        for number, remedy in enumerate(verdict.remedies, start=1):
-            print(f"  {number}. {remedy.action}" + (f"  ({remedy.flags})" if remedy.settings else ""))
-            print(f"     {remedy.figure} [{remedy.reference}]")
+        print(verdict, *(f"  {n}. {remedy}" for n, remedy in enumerate(verdict.remedies, start=1)), sep="\n")
 
 
 def _lab(options: argparse.Namespace) -> None:
     known = unspool_lab.EXPERIMENTS
+    if options.all and options.names:
+        raise ConfigError("lab: --all runs every experiment; leave out the names.")
     for name in options.names:
         if name not in known:
-            raise UnspoolError(f"lab: no experiment {name!r} among {', '.join(known)}{did_you_mean(name, known)}.")
+            raise ConfigError(f"lab: no experiment {name!r} among {', '.join(known)}{did_you_mean(name, known)}.")
     names = list(known) if options.all else list(dict.fromkeys(options.names))
     if not names:
-        raise UnspoolError(f"lab: name an experiment ({', '.join(known)}), or all of them with --all.")
+        raise ConfigError(f"lab: name an experiment ({', '.join(known)}), or all of them with --all.")
     require(0 <= options.seed < 2**63, "seed", options.seed, "at least 0 and below 2**63")
     lab = unspool_lab.LabOptions(options.seed, options.json, options.out)
     unspool_lab.run_lab([known[name] for name in names], lab)

@@ -1,6 +1,7 @@
 """The lab: a textbook's claims about recurrent networks as experiments that anyone can run in a minute or two.
 
-Each prints theory beside measurement and draws a figure. The lab is a user of the toolkit; nothing of the toolkit needs it.
+Each prints theory beside measurement and draws a figure. The lab is a user of the toolkit; but for the command line, which
+names its experiments, nothing of the toolkit knows it.
 """
 
 from unspool_lab import clipping, long_range, lstm_gates, relu_variance, saturation, tasks_order

@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, nn
 
-from unspool import Elman, Recurrent
+from unspool import Recurrent
 from unspool.diagnostics import COLOURS
-from unspool.initializers import identity_
 from unspool_lab.experiment import Experiment, Figure, Result, Row, Say
-from unspool_lab.long_range import adding
+from unspool_lab.long_range import UNITS, adding, irnn
 
-_UNITS, _LAG, _UPDATES, _RATE, _MOMENTUM, _CLIP = 64, 20, 2500, 0.03, 0.9, 0.3
+_LAG, _UPDATES, _RATE, _MOMENTUM, _CLIP = 20, 2500, 0.03, 0.9, 0.3
 _CHANCE = 1 / 6  # variance of the sum of two numbers from 0..1: the error of always saying 1
 
 
@@ -25,10 +24,7 @@ class _Run(NamedTuple):
 def _train(clip: float, seed: int) -> _Run:
     torch.manual_seed(seed)
     generator: Generator = torch.Generator().manual_seed(seed + 1)
-    cell = Elman(2, _UNITS, activation=torch.relu)
-    identity_(cell)
-    nn.init.normal_(cell.weight_ih, std=0.1)
-    layer, head = Recurrent(cell), nn.Linear(_UNITS, 1)
+    layer, head = Recurrent(irnn(2)), nn.Linear(UNITS, 1)
     parameters = [*layer.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=_RATE, momentum=_MOMENTUM)
     errors: list[float] = []
@@ -65,7 +61,7 @@ def run(seed: int, say: Say) -> Result:
     words = (
         f"An IRNN on the adding problem (lag {_LAG}, SGD with momentum, learning rate {_RATE:g}): without clipping "
         + ("it diverges" if without["diverged"] else "it does not diverge")
-        + f" after {without['updates']} updates, at a gradient of norm {without['largest_norm']:.2g}; clipped at {_CLIP:g} it "
+        + f" in {without['updates']} updates, the largest norm of its gradient being {without['largest_norm']:.2g}; clipped at {_CLIP:g} it "
         + (
             f"learns: squared error {clipped['final_error']:.3f}, chance {_CHANCE:.3f}."
             if learned

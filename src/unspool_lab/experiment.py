@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 Say = Callable[[str], None]
@@ -51,15 +50,6 @@ class Experiment:
     name: str
     claim: str
     run: Callable[[int, Say], Result]
-
-
-def student_quantile(probability: float, freedom: int) -> float:
-    """The quantile of Student's t distribution, by its expansion about the normal one (Abramowitz & Stegun, 26.7.5)."""
-    z = NormalDist().inv_cdf(probability)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
 
 
 def slope(values: Sequence[float]) -> float:

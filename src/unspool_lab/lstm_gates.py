@@ -48,7 +48,7 @@ def _one(bias: float) -> tuple[Row, list[float]]:
     kept = math.log(0.5) / math.log(1 / (1 + math.exp(-bias)))
     row: Row = {
         "forget_bias": bias, "theory": 1 / (1 + math.exp(-bias)), "measured": flow.growth, "half_life": kept,
-        "memory_horizon": flow.horizon, "relative_error": error,
+        "memory_horizon": flow.memory_horizon, "relative_error": error,
     }  # fmt: skip
     return row, flow.norms["c"].tolist()
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from unspool import Elman, Recurrent
-from unspool.diagnostics import COLOURS, gradient_flow
+from unspool.diagnostics import COLOURS, gradient_flow, student_quantile
 from unspool.initializers import variance_
-from unspool_lab.experiment import Experiment, Figure, Result, Row, Say, slope, student_quantile
+from unspool_lab.experiment import Experiment, Figure, Result, Row, Say, slope
 
 VARIANCES = (1.0, 1.5, 2.0, 3.0)
 _UNITS, _STEPS, _DRAWS, _SEQUENCES = 1024, 12, 20, 8
@@ -57,11 +57,13 @@ def run(seed: int, say: Say) -> Result:
             rows.append(_row(k, direction, draws, quantile))
             curves[k, direction] = torch.stack(list(draws)).mean(0)
     holds = all(bool(row["within"]) for row in rows)
+    low, high = rows[0], rows[-2]
     words = (
-        "With W_hh of variance k/n, E|h|^2 changes by k/2 a step on the way forward, and the squared gradient by the same on "
-        "the way back: 3/n explodes, 1 and 1.5/n vanish, 2/n keeps. "
+        f"Forward, variance {low['k']:g}/n changes E|h|^2 by a factor of {math.exp(float(low['measured'])):.3f} a step "  # type: ignore[arg-type]
+        f"(theory {float(low['k']) / 2:.3f}) and {high['k']:g}/n by {math.exp(float(high['measured'])):.3f} "  # type: ignore[arg-type]
+        f"({float(high['k']) / 2:.3f}); the squared gradient does the same on its way back. "  # type: ignore[arg-type]
         + ("Every" if holds else "Not every")
-        + f" measured slope has log(k/2) within its interval; the {count} intervals hold together with 95 % confidence."
+        + f" measured slope has log(k/2) within its interval; {count} such intervals hold together with 95 % confidence."
     )
 
     def paint(figure: Any) -> None:
@@ -79,7 +81,7 @@ def run(seed: int, say: Say) -> Result:
 
 EXPERIMENT = Experiment(
     "relu-variance",
-    "In a ReLU network whose recurrent weights have variance k/n, states and gradients grow by k/2 a step: 3/n explodes, "
+    "In a ReLU network whose recurrent weights have variance k/n, E|h|^2 and E|dL/dh|^2 grow by k/2 a step: 3/n explodes, "
     "1.5/n vanishes, 2/n keeps.",
     run,
 )

@@ -52,7 +52,7 @@ def test_a_linear_recurrence_decays_as_its_matrix_does():
     assert math.isclose(flow.growth, 0.9, rel_tol=1e-9)
     assert flow.growth_low <= 0.9 + 1e-9
     assert flow.growth_high >= 0.9 - 1e-9
-    assert flow.horizon == math.floor(math.log(0.01) / math.log(0.9))
+    assert flow.memory_horizon == math.floor(math.log(0.01) / math.log(0.9))
     assert flow.bounded
     assert math.isclose(flow.arriving(10), 0.9**10, rel_tol=1e-9)
 
@@ -93,9 +93,39 @@ def test_recording_leaves_the_model_as_it_was():
     assert "bptt" not in vars(module)
 
 
-def test_a_model_without_scans_is_refused():
-    with pytest.raises(ConfigError, match=r"holds no Recurrent layer or unspool.nn module; for torch.nn"):
+def test_what_cannot_be_measured_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"the loss ran no Recurrent layer or unspool.nn module; for modules of torch"
+    ):
         gradient_flow(nn.Linear(2, 2), lambda: torch.zeros((), requires_grad=True))
-    layer = Recurrent(Elman(2, 3))
-    with pytest.raises(ConfigError, match="a loss that depends on none"):
-        gradient_flow(layer, lambda: layer(torch.zeros(2, 1, 2)).output.detach().sum())
+    layer, x = Recurrent(Elman(2, 3)), torch.zeros(2, 1, 2)
+    with pytest.raises(ConfigError, match=r"this one depends on no recurrent layer; is it detached\?"):
+        gradient_flow(layer, lambda: layer(x).output.detach().sum())
+    with pytest.raises(ConfigError, match=r"this one is \[1, 3\]"):
+        gradient_flow(layer, lambda: layer(x).output[-1])
+    with pytest.raises(ConfigError, match="layer read no step that the loss could be of"):
+        gradient_flow(layer, lambda: layer(x[:0]).output.sum())
+
+
+def test_a_cell_that_takes_no_probes_is_named():
+    class Stubborn(Elman):
+        def unroll(self, x, state, weights, noise, *others):
+            return super().unroll(x, state, weights, noise._replace(probes=None), *others)
+
+    stack, x = Stack([Recurrent(Elman(2, 3)), Recurrent(Stubborn(3, 3))]), torch.zeros(4, 1, 2)
+    with pytest.raises(
+        ConfigError, match=r"no gradient reaches layers.1: .* the unroll of Stubborn does not add noise.probes"
+    ):
+        gradient_flow(stack, lambda: stack(x).output[-1].sum())
+
+
+def test_the_interval_of_one_sequence_comes_from_its_steps():
+    layer = Recurrent(Elman(2, 16)).double()
+    x = torch.randn(200, 1, 2, dtype=torch.float64)
+    (one,), _ = gradient_flow(layer, lambda: layer(x).output[-1].sum())
+    (many,), _ = gradient_flow(layer, lambda: layer(x.repeat(1, 2, 1)).output[-1].sum())
+    assert one.growth == pytest.approx(many.growth)
+    assert one.growth_low < one.growth < one.growth_high
+    assert many.growth_low == pytest.approx(many.growth_high)  # two sequences that are the same
+    (short,), _ = gradient_flow(layer, lambda: layer(x[:3]).output[-1].sum())
+    assert math.isnan(short.growth)

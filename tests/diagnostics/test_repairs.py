@@ -8,7 +8,7 @@ from torch import nn
 
 from unspool import GRU, Recurrent, Stack, checkpoint
 from unspool.config import build_settings
-from unspool.diagnostics import Training, diagnose
+from unspool.diagnostics import KnownTraining, diagnose
 from unspool.tasks import LanguageModeling
 from unspool.training import SECTIONS, Trainer
 
@@ -36,13 +36,15 @@ def train(folder, **flags):
     trainer.run()
     bits = task.validate(trainer.model)["bits_per_character"]
     reading, model = task.reading("validation", 200, 8), trainer.model.eval()
-    known = Training(reading.truncation, None, settings["training"].gradient_clip)
+    known = KnownTraining(reading.truncation, None, settings["training"].gradient_clip)
     return bits, diagnose(model, lambda: model.loss(reading.batch.last_step()).sum, training=known)
 
 
 def say(found, before, after):
     verdict = found.verdicts[0]
-    print(f"\n{verdict.words}\n  {verdict.remedies[0].action}: {verdict.remedies[0].figure}\n  {before:.3f} to {after:.3f}")
+    print(
+        f"\n{verdict.words}\n  {verdict.remedies[0].action}: {verdict.remedies[0].figure}\n  {before:.3f} to {after:.3f}"
+    )
 
 
 def test_an_exploding_initialization_is_named_and_repaired(tmp_path):

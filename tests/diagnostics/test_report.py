@@ -52,8 +52,10 @@ def test_diagnose_writes_one_page_and_one_json_document(run, folder, tmp_path):
 def test_diagnose_says_in_words_what_it_found(run, folder):
     code, out, said = run("diagnose", folder, "--steps", 60, "--dependency", 50)
     assert code == 0, said
-    assert out.startswith("vanishing: stack.layers.0: gradients vanish by 0.")
-    assert "1. open the gate that keeps the state, for lags up to 50  (--chrono-max-lag 50)" in out
+    assert out.startswith("vanishing: stack.layers.0: gradients vanish: each step leaves ")
+    assert (
+        "1. open the gate that keeps the state, for lags up to 50 (--chrono-max-lag 50); the gate f keeps half" in out
+    )
 
 
 def test_mistakes_are_one_line(run, folder, tmp_path):

@@ -27,7 +27,9 @@ def test_lyapunov_exponents_of_a_linear_recurrence_are_the_logs_of_its_eigenvalu
     found = spectrum(one, 3)
     assert len(found.exponents) == 3
     assert math.isclose(
-        found.radius["h"] if "h" in found.radius else next(iter(found.radius.values())), 1.1, rel_tol=1e-9
+        found.spectral_radius["h"] if "h" in found.spectral_radius else next(iter(found.spectral_radius.values())),
+        1.1,
+        rel_tol=1e-9,
     )
     for lag, values in zip(found.lags, found.singular_values, strict=True):
         torch.testing.assert_close(values, eigenvalues.abs().sort(descending=True).values ** lag)

@@ -5,13 +5,13 @@ import re
 import pytest
 
 from unspool.cli import main
+from unspool.diagnostics import student_quantile
 from unspool_lab import EXPERIMENTS, Experiment, LabOptions, Result, run_lab
-from unspool_lab.experiment import student_quantile
 
 
 def test_quantiles_of_students_t_are_those_of_the_tables():
-    assert student_quantile(0.975, 19) == pytest.approx(2.093, abs=1e-3)
-    assert student_quantile(0.995, 10) == pytest.approx(3.169, abs=5e-3)
+    for freedom, wanted in ((1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (7, 2.365), (19, 2.093), (120, 1.980)):
+        assert student_quantile(0.975, freedom) == pytest.approx(wanted, abs=5e-3)
 
 
 def test_relu_variance_prints_the_growth_per_step_that_theory_predicts(capsys):
@@ -53,6 +53,7 @@ def test_mistakes_are_one_line(capsys):
     for arguments, message in (
         (["lab"], "name an experiment (relu-variance, saturation, lstm-gates, clipping, tasks-order, long-range)"),
         (["lab", "relu-varianc"], "lab: no experiment 'relu-varianc' among relu-variance, saturation,"),
+        (["lab", "--all", "saturation"], "lab: --all runs every experiment; leave out the names."),
         (["lab", "--all", "--seed", "-1"], "seed must be at least 0 and below 2**63, got -1."),
     ):
         assert main(arguments) == 2

@@ -105,7 +105,10 @@ class Cell(nn.Module, ABC):
         reset: Bool[Tensor, "T B"] | None = None,
         reverse: bool = False,
     ) -> Any:
-        """The state after every step: `state_type` of tensors [T, B, H]. Beyond the lengths x may hold anything."""
+        """The state after every step: `state_type` of tensors [T, B, H]. Beyond the lengths x may hold anything.
+
+        Where `noise` has probes, each is added to its state at every step before that is read out and handed on.
+        """
 
     @abstractmethod
     def step(self, x: Float[Tensor, "B I"], state: Any, noise: Noise | None = None) -> tuple[Tensor, Any]:

@@ -2,9 +2,9 @@
 
 from unspool.diagnostics.diagnosis import Diagnosis, diagnose
 from unspool.diagnostics.figures import COLOURS, draw
-from unspool.diagnostics.gradient_flow import GradientFlow, gradient_flow
+from unspool.diagnostics.gradient_flow import GradientFlow, gradient_flow, student_quantile
 from unspool.diagnostics.recording import Recording, record
-from unspool.diagnostics.remedies import Remedy, Training, Verdict, judge
+from unspool.diagnostics.remedies import KnownTraining, Remedy, Verdict, judge
 from unspool.diagnostics.report import card, page, report
 from unspool.diagnostics.saturation import Activation, Saturation, saturation
 from unspool.diagnostics.spectrum import Spectrum, lyapunov_exponents, spectrum
@@ -15,13 +15,13 @@ __all__ = [
     "Activation",
     "Diagnosis",
     "GradientFlow",
+    "KnownTraining",
     "Recording",
     "Remedy",
     "Saturation",
     "Selective",
     "Signal",
     "Spectrum",
-    "Training",
     "Verdict",
     "card",
     "diagnose",
@@ -36,4 +36,5 @@ __all__ = [
     "selective_units",
     "signals",
     "spectrum",
+    "student_quantile",
 ]

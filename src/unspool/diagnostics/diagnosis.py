@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unspool.diagnostics.gradient_flow import GradientFlow, gradient_flow
 from unspool.diagnostics.recording import Recording
-from unspool.diagnostics.remedies import Training, Verdict, judge
+from unspool.diagnostics.remedies import KnownTraining, Verdict, judge
 from unspool.diagnostics.saturation import Saturation, saturation
 from unspool.diagnostics.spectrum import Spectrum, spectrum
 
@@ -29,7 +29,7 @@ class Diagnosis:
     spectra: list[Spectrum]
     recordings: list[Recording]
     verdicts: list[Verdict]
-    training: Training
+    training: KnownTraining
 
     def to_values(self) -> dict[str, Any]:
         """All figures as plain values for JSON; what is not finite is None."""
@@ -53,7 +53,7 @@ def diagnose(
     model: nn.Module,
     loss: Callable[[], Tensor],
     at: Tensor | int | None = None,
-    training: Training = Training(),
+    training: KnownTraining = KnownTraining(),
 ) -> Diagnosis:
     """Measures gradients, saturation and spectrum of every recurrent layer of a model, and judges.
 
@@ -73,29 +73,31 @@ def diagnose(
     return Diagnosis(flows, saturations, spectra, recordings, judge(flows, saturations, recordings, training), training)
 
 
-def _values(flow: GradientFlow, state: Saturation, found: Spectrum) -> dict[str, Any]:
-    constants = state.time_constants
+def _values(flow: GradientFlow, saturated: Saturation, found: Spectrum) -> dict[str, Any]:
+    constants = saturated.time_constants
     return {
         "layer": flow.layer,
         "reverse": flow.reverse,
-        "memory_horizon": flow.horizon,
+        "memory_horizon": flow.memory_horizon,
         "horizon_is_bounded": flow.bounded,
         "growth": _number(flow.growth),
         "growth_low": _number(flow.growth_low),
         "growth_high": _number(flow.growth_high),
         "gradient_by_lag": {name: _numbers(norms) for name, norms in flow.norms.items()},
-        "first_nonfinite": state.first_nonfinite,
-        "state_norms": {name: _numbers(norms) for name, norms in state.state_norms.items()},
+        "first_nonfinite": saturated.first_nonfinite,
+        "state_norms": {name: _numbers(norms) for name, norms in saturated.state_norms.items()},
         "activations": [
             {"name": a.name, "kind": a.kind, "low": a.low, "high": a.high, "dead": a.dead, "spread": _number(a.spread)}
-            for a in state.activations
+            for a in saturated.activations
         ],
         "time_constants": None if constants is None else _numbers(constants),
         "lyapunov_exponents": _numbers(found.exponents),
-        "spectral_radius": {gate: _number(radius) for gate, radius in found.radius.items()},
+        "spectral_radius": {gate: _number(radius) for gate, radius in found.spectral_radius.items()},
+        "state_size": found.size,
+        "singular_directions": found.directions,
         "singular_values": [
             {"lag": lag, "values": _numbers(values)}
-            for lag, values in zip(found.lags, found.singular_values, strict=False)
+            for lag, values in zip(found.lags, found.singular_values, strict=True)
         ],
     }
 

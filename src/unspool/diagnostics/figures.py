@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from unspool.diagnostics.diagnosis import Diagnosis
 from unspool.diagnostics.gradient_flow import ARRIVES
+from unspool.diagnostics.spectrum import Spectrum
 from unspool.errors import ConfigError
 
 COLOURS = ("#3b6ea8", "#d1662f", "#4a9a62", "#a9445b", "#7d5ba6", "#8a7a3a", "#3a9aa0", "#777777")
@@ -48,18 +50,18 @@ def figures(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
     found = [
         (
             "Gradient by lag",
-            "How much of the loss of one step reaches the states before it (all states of a layer together, root mean "
-            f"square over sequences). Below the dotted line, {ARRIVES:.0%} of where a layer begins, little is learned.",
+            "How much of the gradient of one step's loss reaches the states at each lag (all states of a layer together, root "
+            f"mean square over sequences), against that at lag 0 or 1. The dotted line is at {ARRIVES:.0%}: the memory horizon.",
             draw(lambda f: _lags(f, diagnosis), height=3.4),
         ),
         (
             "The same as a map",
-            "One row for each state of each layer; a step to the left is a step back in time.",
+            "One row for each state of each layer; a step to the left is a step further from the loss.",
             draw(lambda f: _map(f, diagnosis), height=1.1 + 0.35 * sum(len(f.norms) for f in diagnosis.flows)),
         ),
         (
             "Size of the states over time",
-            "A norm that keeps growing drives gates into saturation; one near zero carries nothing.",
+            "A norm that keeps growing drives what reads it into saturation; one near zero carries nothing.",
             draw(lambda f: _norms(f, diagnosis)),
         ),
     ]
@@ -75,21 +77,26 @@ def figures(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
         found.append(("How long units keep", what, draw(lambda f: _constants(f, diagnosis))))
     what = (
         "Left: eigenvalues of each gate's recurrent matrix and the unit circle. Middle: the leading Lyapunov exponents; above "
-        "zero, changes of the state grow (chaos). Right: singular values of the state's Jacobian over k steps."
+        "zero, changes of the state grow (chaos). Right: singular values of the state's Jacobian over k steps"
     )
-    for number, one in enumerate(diagnosis.spectra):
-        found.append((f"Spectrum of {one.layer}", what, draw(lambda f, n=number: _spectrum(f, diagnosis, n))))  # type: ignore[misc]
+    for one in diagnosis.spectra:
+        followed = (
+            f" along {one.directions} of {one.size} random directions: lower bounds."
+            if one.directions < one.size
+            else "."
+        )
+        found.append((f"Spectrum of {one.layer}", what + followed, draw(partial(_spectrum, one=one))))
     return found
 
 
 def _lags(figure: Any, diagnosis: Diagnosis) -> None:
     axes = figure.subplots()
     for colour, flow in zip(_colours(diagnosis.flows), diagnosis.flows, strict=True):
-        shares = _positive(flow.total / flow.total[:2].max())
-        label = f"{flow.layer}: {flow.growth:.3f} a step, horizon {flow.horizon}{'' if flow.bounded else '+'}"
+        shares = _positive(flow.shares)
+        label = f"{flow.layer}: {flow.growth:.3f} a step, horizon {flow.reach}"
         axes.plot(range(len(shares)), shares, color=colour, label=label, lw=1.6)
         if flow.bounded:
-            axes.plot([flow.horizon], [shares[flow.horizon]], "o", color=colour, ms=5)
+            axes.plot([flow.memory_horizon], [shares[flow.memory_horizon]], "o", color=colour, ms=5)
     axes.axhline(ARRIVES, color="#555555", lw=0.8, ls=":")
     if diagnosis.training.truncation:
         axes.axvline(diagnosis.training.truncation, color="#a9445b", lw=0.9, ls="--")
@@ -101,9 +108,8 @@ def _lags(figure: Any, diagnosis: Diagnosis) -> None:
 
 def _seen(diagnosis: Diagnosis) -> int:
     """Lags worth showing: until the last layer has lost all but a millionth, and what training cuts."""
-    least = [
-        int((f.total > 1e-6 * f.total[:2].max()).nonzero().max()) for f in diagnosis.flows if float(f.total[0]) > 0
-    ]
+    seen = [(~(flow.shares <= 1e-6)).nonzero() for flow in diagnosis.flows]
+    least = [int(lags[-1]) for lags in seen if len(lags)]
     wanted = max([*(2 * lag for lag in least), diagnosis.training.truncation or 0, 20])
     return min(wanted, max(len(f.total) for f in diagnosis.flows))
 
@@ -156,8 +162,7 @@ def _constants(figure: Any, diagnosis: Diagnosis) -> None:
     axes.legend(loc="best")
 
 
-def _spectrum(figure: Any, diagnosis: Diagnosis, number: int) -> None:
-    one = diagnosis.spectra[number]
+def _spectrum(figure: Any, one: Spectrum) -> None:
     plane, exponents, singular = figure.subplots(1, 3)
     around = torch.linspace(0, 2 * math.pi, 200)
     plane.plot(around.cos().tolist(), around.sin().tolist(), color="#999999", lw=0.8)
@@ -168,7 +173,7 @@ def _spectrum(figure: Any, diagnosis: Diagnosis, number: int) -> None:
             ".",
             ms=3,
             color=colour,
-            label=f"{gate}: radius {one.radius[gate]:.2f}",
+            label=f"{gate}: radius {one.spectral_radius[gate]:.2f}",
         )
     plane.set(aspect="equal", title="eigenvalues of W_hh" if one.eigenvalues else "no recurrent matrix")
     if one.eigenvalues:
@@ -176,7 +181,7 @@ def _spectrum(figure: Any, diagnosis: Diagnosis, number: int) -> None:
     exponents.bar(range(1, len(one.exponents) + 1), one.exponents.tolist(), color=COLOURS[0])
     exponents.axhline(0, color="#333333", lw=0.8)
     exponents.set(title="Lyapunov exponents", xlabel="place", ylabel="nats per step")
-    for colour, lag, values in zip(_colours(one.lags), one.lags, one.singular_values, strict=False):
+    for colour, lag, values in zip(_colours(one.lags), one.lags, one.singular_values, strict=True):
         singular.plot(range(1, len(values) + 1), _positive(values), color=colour, label=f"k = {lag}")
     singular.set(yscale="log", title="singular values over k steps", xlabel="place")
     singular.set_ylim(bottom=max(1e-9, singular.get_ylim()[0]))

@@ -7,16 +7,18 @@ zero-valued probes in one pass of the fast engine (Pascanu, Mikolov & Bengio 201
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unspool.diagnostics.recording import Recording, record
 from unspool.errors import ConfigError
+from unspool.types import Float, Tensor
 
 ARRIVES = 0.01
 """The share of a gradient that counts as arriving; beyond the memory horizon less than this does."""
-_FITTED = 1e-8  # gradients smaller than this share of the first do not enter the fit
+_FITTED = 1e-8  # gradients smaller than this share of the first do not enter the fit: they teach nothing
 _MOST_LAGS = 10_000
 
 
@@ -27,11 +29,12 @@ class GradientFlow:
     Attributes:
         layer: its name.
         reverse: it reads from the end, so that its lags run into the future.
-        norms: for each state, the root mean square over the batch of |dL/ds|, [lags]; the first is lag 0.
-        total: the same of all states together.
-        growth: factor per step, fitted to log |dL/ds| over the lags.
-        growth_low, growth_high: its 95 % confidence interval, from the sequences of the batch.
-        horizon: the last lag at which at least 1 % of the gradient at lag 0 (or 1, if that is larger) arrives.
+        norms: for each state, the root mean square over the batch of |dL/ds|, [K]; the first is lag 0.
+        total: the same of all states together, [K].
+        growth: factor per step, fitted to log |dL/ds| from lag 1 on; 0 where nothing arrives, NaN with fewer than three lags.
+        growth_low, growth_high: its 95 % confidence interval, from the slopes of the batch's sequences; of a single
+            sequence, from the steps of its logarithm.
+        memory_horizon: the last lag at which at least 1 % of the gradient at lag 0 (or 1, if that is larger) arrives.
         bounded: the horizon lies within the lags that were measured.
         finite: no gradient is NaN or infinite.
     """
@@ -39,17 +42,27 @@ class GradientFlow:
     layer: str
     reverse: bool
     norms: dict[str, Tensor]
-    total: Tensor
+    total: Float[Tensor, " K"]
     growth: float
     growth_low: float
     growth_high: float
-    horizon: int
+    memory_horizon: int
     bounded: bool
     finite: bool
 
+    @property
+    def shares(self) -> Float[Tensor, " K"]:
+        """`total` against its value at lag 0 or 1, whichever is larger."""
+        return self.total / _reference(self.total)
+
+    @property
+    def reach(self) -> str:
+        """The horizon in words: with a plus where it lies beyond what was measured."""
+        return f"{self.memory_horizon}{'' if self.bounded else '+'}"
+
     def arriving(self, lag: int) -> float:
-        """The share of the gradient that arrives at a lag or beyond it, against that at lag 0 or 1."""
-        return float(self.total[lag:].max() / _reference(self.total)) if lag < len(self.total) else 0.0
+        """The largest share that arrives at this lag or beyond it; 0 beyond the lags that were measured."""
+        return float(self.shares[lag:].max()) if lag < len(self.total) else 0.0
 
 
 def gradient_flow(
@@ -66,55 +79,90 @@ def gradient_flow(
         One flow for each scan, in the order in which they ran, and the recordings.
 
     Raises:
-        ConfigError: the model ran no scan, or the loss does not depend on any.
+        ConfigError: the loss ran no scan, or depends on none, or the cell of one takes no probes.
     """
     with record(model) as found, torch.enable_grad():
         value = loss()
-    probes = [probe for one in found for probe in one.probes]
-    if not found or not value.requires_grad:
-        what = "holds no Recurrent layer or unspool.nn module" if not found else "has a loss that depends on none"
+    if not found:
         raise ConfigError(
-            f"gradient_flow: the model {what}; for torch.nn modules call unspool.accelerate(model) first."
+            "gradient_flow: the loss ran no Recurrent layer or unspool.nn module; for modules of torch.nn call "
+            "unspool.accelerate(model) first."
         )
+    if not value.requires_grad or value.numel() != 1:
+        what = f"is {list(value.shape)}" if value.numel() != 1 else "depends on no recurrent layer; is it detached?"
+        raise ConfigError(f"gradient_flow: the loss must be one number with a gradient, this one {what}")
+    probes = [probe for recording in found for probe in recording.probes]
     gradients = iter(torch.autograd.grad(value, probes, allow_unused=True))
-    measured = [_norms(one, [next(gradients) for _ in one.probes], at) for one in found]
-    return [_flow(one, rows) for one, rows in zip(found, measured, strict=True)], found
+    flows = []
+    for recording in found:
+        own = [next(gradients) for _ in recording.probes]
+        if all(gradient is None for gradient in own) and len(recording.x):
+            raise ConfigError(
+                f"gradient_flow: no gradient reaches {recording.layer}: the loss does not depend on it, or the unroll of "
+                f"{type(recording.cell).__name__} does not add noise.probes to its states."
+            )
+        flows.append(_flow(recording, _norms(recording, own, at)))
+    return flows, found
 
 
-def _norms(one: Recording, gradients: Sequence[Tensor | None], at: Tensor | int | None) -> Tensor:
-    """|dL/ds| of each state, [S, lags, B], by the lag from step `at`; NaN before a sequence's first step."""
-    num_steps, batch_size = one.x.shape[:2]
-    last = torch.full((batch_size,), num_steps) if one.lengths is None else one.lengths.cpu()
-    steps = (last - 1 if at is None else torch.as_tensor(at).expand(batch_size)).to(one.x.device)
-    lags = torch.arange(min(num_steps, _MOST_LAGS), device=one.x.device).unsqueeze(1)
-    places = steps + lags if one.reverse else steps - lags
+def student_quantile(probability: float, freedom: int) -> float:
+    """A quantile of Student's t distribution.
+
+    Exact for one and two degrees of freedom, otherwise by the expansion about the normal distribution (Abramowitz &
+    Stegun 26.7.5), to a hundredth from four on.
+    """
+    if freedom == 1:
+        return math.tan(math.pi * (probability - 0.5))
+    if freedom == 2:
+        return (2 * probability - 1) / math.sqrt(2 * probability * (1 - probability))
+    z = NormalDist().inv_cdf(probability)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom ** (place + 1) for place, term in enumerate(terms))
+
+
+def _norms(recording: Recording, gradients: Sequence[Tensor | None], at: Tensor | int | None) -> Float[Tensor, "S K B"]:
+    """|dL/ds| of each state by the lag from step `at`; NaN beyond a sequence's first step."""
+    num_steps, batch_size = recording.x.shape[:2]
+    last = torch.full((batch_size,), num_steps) if recording.lengths is None else recording.lengths.cpu()
+    steps = (last - 1 if at is None else torch.as_tensor(at).expand(batch_size)).to(recording.x.device)
+    lags = torch.arange(min(num_steps, _MOST_LAGS), device=recording.x.device).unsqueeze(1)
+    places = steps + lags if recording.reverse else steps - lags
     inside = (places >= 0) & (places < last.to(places))
-    kept = places.clamp(0, num_steps - 1)
+    kept = places.clamp(0, max(0, num_steps - 1))
     found = []
-    for probe, gradient in zip(one.probes, gradients, strict=True):
+    for probe, gradient in zip(recording.probes, gradients, strict=True):
         norms = (torch.zeros_like(probe) if gradient is None else gradient).double().norm(dim=-1)
         found.append(torch.where(inside, norms.gather(0, kept), torch.nan))
     whole = torch.stack(found)
     return whole[:, inside.any(1)]
 
 
-def _flow(one: Recording, norms: Tensor) -> GradientFlow:
-    total_rows = norms.square().sum(0).sqrt()
-    total = total_rows.square().nanmean(1).sqrt()
+def _flow(recording: Recording, norms: Float[Tensor, "S K B"]) -> GradientFlow:
+    if not norms.shape[1]:
+        raise ConfigError(f"gradient_flow: {recording.layer} read no step that the loss could be of.")
+    rows = norms.square().sum(0).sqrt()
+    total = rows.square().nanmean(1).sqrt()
     finite = bool(total.isfinite().all())
-    growth, low, high = _fit(total_rows, total)
+    growth, low, high = _fit(rows, total)
     arrived = (~(total < ARRIVES * _reference(total))).nonzero()  # what is not a number is not small
-    horizon = int(arrived[-1]) if len(arrived) and float(_reference(total)) > 0 else 0
-    each = {name: rows.square().nanmean(1).sqrt().cpu() for name, rows in zip(one.names, norms, strict=True)}
+    horizon = int(arrived[-1]) if len(arrived) and float(_reference(total)) != 0 else 0
+    each = {n: state.square().nanmean(1).sqrt().cpu() for n, state in zip(recording.names, norms, strict=True)}
     bounded = finite and horizon < len(total) - 1
-    return GradientFlow(one.layer, one.reverse, each, total.cpu(), growth, low, high, horizon, bounded, finite)
+    return GradientFlow(
+        recording.layer, recording.reverse, each, total.cpu(), growth, low, high, horizon, bounded, finite
+    )
 
 
-def _reference(total: Tensor) -> Tensor:
+def _reference(total: Float[Tensor, " K"]) -> Tensor:
     return total[:2].max()
 
 
-def _fit(rows: Tensor, total: Tensor) -> tuple[float, float, float]:
+def _fit(rows: Float[Tensor, "K B"], total: Float[Tensor, " K"]) -> tuple[float, float, float]:
     """Growth per step and its confidence interval: the mean of one least-squares slope for each sequence."""
     usable = ((total[1:] > _FITTED * _reference(total)) & total[1:].isfinite()).long().cumprod(0)  # without a gap
     logs = rows[1 : 1 + int(usable.sum())].clamp(min=1e-300).log()
@@ -122,15 +170,13 @@ def _fit(rows: Tensor, total: Tensor) -> tuple[float, float, float]:
     counts = there.sum(0)
     logs, there = logs[:, counts >= 3].nan_to_num(), there[:, counts >= 3].to(logs.dtype)
     if not there.numel():
-        return (0.0, 0.0, 0.0) if not float(total[1:].sum()) else (math.nan,) * 3
+        return (0.0, 0.0, 0.0) if len(total) > 1 and not float(total[1:].sum()) else (math.nan,) * 3
     counts = there.sum(0)
     lags = torch.arange(len(logs), dtype=logs.dtype, device=logs.device).unsqueeze(1)
     centred = (lags - (there * lags).sum(0) / counts) * there
-    across = centred.square().sum(0)
-    slopes = (centred * logs).sum(0) / across
-    error = float(slopes.std() / math.sqrt(len(slopes))) if len(slopes) > 1 else 0.0
-    if len(slopes) == 1:  # one sequence: how far its points lie from the line
-        rest = there * (logs - (there * logs).sum(0) / counts) - slopes * centred
-        error = float((rest.square().sum(0) / (counts - 2) / across).sqrt())
+    slopes = (centred * logs).sum(0) / centred.square().sum(0)
+    # of one sequence: its logarithm is a sum of steps, whose spread says how well their mean is known
+    samples = slopes if len(slopes) > 1 else logs[: int(counts[0]), 0].diff()
+    error = float(samples.std() / math.sqrt(len(samples))) * student_quantile(0.975, len(samples) - 1)
     mean = float(slopes.mean())
-    return math.exp(mean), math.exp(mean - 1.96 * error), math.exp(mean + 1.96 * error)
+    return math.exp(mean), math.exp(mean - error), math.exp(mean + error)

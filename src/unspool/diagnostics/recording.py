@@ -20,17 +20,17 @@ class Recording:
 
     Attributes:
         layer: name of the module in the model; of a module with several layers, with PyTorch's suffix.
-        cell: its equations.
+        cell: the `Cell` whose equations ran.
         x: [T, B, I], detached.
         initial: the state before the first step.
-        states: those after every step, [T, B, H] each, detached.
+        states: those after every step, [T, B, size] each, detached.
         weights: what the pass worked with, detached.
-        probes: zeros [T, B, H] for each state; their gradient is dL/dstate_t.
+        probes: zeros [T, B, size] for each state; their gradient is dL/dstate_t.
         lengths, reset, reverse: as in `Recurrent.forward`.
     """
 
     layer: str
-    cell: Any  # a Cell
+    cell: Any
     x: Tensor
     initial: Any
     states: Any
@@ -46,7 +46,7 @@ class Recording:
         return self.cell.state_type._fields
 
     def before(self) -> Any:
-        """The states that every step began from, [T, B, H] each."""
+        """The states that every step began from, [T, B, size] each."""
         fresh = self.initial if self.reset is None else self.cell.initial_state(self.x.shape[1])
         found = []
         for states, initial, new in zip(self.states, self.initial, fresh, strict=True):

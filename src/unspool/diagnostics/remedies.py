@@ -1,24 +1,30 @@
-"""Remedies: a verdict in words on each layer, and what to do about it, ranked, each with the figure that led to it."""
+"""Remedies: a verdict in words on each layer, and what to do about it, ranked, each with the figure that led to it.
+
+The thresholds were set so that language models in good order, trained and not, on Python's documentation and on lines that
+repeat themselves, are left in peace, and models broken on purpose are not: tests/diagnostics/test_repairs.py.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from unspool.cells import LinearCell
 from unspool.diagnostics.gradient_flow import GradientFlow
 from unspool.diagnostics.recording import Recording
-from unspool.diagnostics.saturation import Saturation
+from unspool.diagnostics.saturation import Activation, Saturation
 
 KINDS = ("diverged", "exploding", "dead", "saturated", "truncated", "vanishing", "healthy")
 """Verdicts, the gravest first."""
 
 _EXPLODES = 10.0  # how much larger a gradient is at the longest lag than at the shortest
-_SATURATED = 0.6  # share of a gate's values near its bounds; trained gates of healthy models reach a third
+_SATURATED = 0.6  # share of the gates' values near their bounds; 0.44 in a trained GRU (the demo's)
 _DEAD = 0.5
-_CUT_OFF = 0.25  # of its size that a gradient still has where it is cut
+_CUT_OFF = 0.25  # of its size that a gradient still has where it is cut; 0.13 in the demo's GRU
 _SHORT, _FAST = 10, 0.75  # unless a dependency is named: a horizon below so many steps, at less than so much a step
 
 _PASCANU = "Pascanu, Mikolov & Bengio 2013, arXiv 1211.5063"
+_BENGIO = "Bengio 2012, arXiv 1206.5533, section 3.1"
 _HE = "He et al. 2015, arXiv 1502.01852, equation 10"
 _SAXE = "Saxe et al. 2014, arXiv 1312.6120"
 _HOCHREITER = "Hochreiter & Schmidhuber 1997, Long short-term memory"
@@ -48,7 +54,16 @@ class Remedy:
     @property
     def flags(self) -> str:
         """The settings as flags of the command line."""
-        return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.settings.items())
+        return " ".join(_flag("-".join(name.split("_")), value) for name, value in self.settings.items())
+
+    def __str__(self) -> str:
+        return self.action + (f" ({self.flags})" if self.settings else "") + f"; {self.figure} [{self.reference}]"
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {value:g}" if isinstance(value, float) else f"--{name} {value}"
 
 
 @dataclass(frozen=True)
@@ -60,9 +75,12 @@ class Verdict:
     words: str
     remedies: tuple[Remedy, ...] = ()
 
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.layer}{': ' if self.layer else ''}{self.words}"
+
 
 @dataclass(frozen=True)
-class Training:
+class KnownTraining:
     """What is known of the training of a model; all of it may be unknown.
 
     Attributes:
@@ -84,188 +102,219 @@ def judge(
     flows: Sequence[GradientFlow],
     saturations: Sequence[Saturation],
     recordings: Sequence[Recording],
-    training: Training = Training(),
+    training: KnownTraining = KnownTraining(),
 ) -> list[Verdict]:
-    """Verdicts, the gravest first, and within one kind in the order of the layers; one that says healthy if there is no other.
+    """At most one verdict on each scan, the gravest first; one that says healthy if there is no other.
 
     Args:
         flows, saturations, recordings: one for each scan, in the same order.
         training: what is known of it.
     """
-    found: list[Verdict] = []
-    for flow, state, one in zip(flows, saturations, recordings, strict=True):
-        found += _of_layer(_Layer(flow, state, one, training))
+    layers = [_Layer(*parts, training) for parts in zip(flows, saturations, recordings, strict=True)]
+    found = [verdict for layer in layers if (verdict := _judge_layer(layer)) is not None]
     if not found:
-        horizons = ", ".join(
-            f"{f.layer} {f.horizon}{'' if f.bounded else '+'} steps at {f.growth:.3f} a step" for f in flows
-        )
-        return [Verdict("healthy", "", f"Gradients neither explode nor vanish: {horizons}.")]
+        reached = ", ".join(f"{f.layer} {f.reach} steps, {f.growth:.3f} a step" for f in flows)
+        return [Verdict("healthy", "", f"nothing is the matter. Memory horizon and growth of the gradient: {reached}.")]
     return sorted(found, key=lambda verdict: KINDS.index(verdict.kind))
 
 
 @dataclass(frozen=True)
 class _Layer:
     flow: GradientFlow
-    state: Saturation
-    one: Recording
-    training: Training
+    saturation: Saturation
+    recording: Recording
+    training: KnownTraining
 
     @property
     def is_relu(self) -> bool:
-        return any(a.kind == "relu" for a in self.state.activations)
+        return any(a.kind == "relu" for a in self.saturation.activations)
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether its state can be kept by what the cell decides."""
+        return self.recording.cell.keeping_gate is not None or isinstance(self.recording.cell, LinearCell)
+
+    @property
+    def bounded_gates(self) -> list[Activation]:
+        """Gates with bounds, but for the one that keeps the state, which does so at its bound."""
+        cell = self.recording.cell
+        if isinstance(cell, LinearCell):
+            return []
+        return [
+            a
+            for a in self.saturation.activations
+            if a.name in cell.gates and a.name != cell.keeping_gate and a.kind != "relu"
+        ]
 
     @property
     def variance(self) -> float | None:
-        """k, where the recurrent weights have the variance k/H."""
-        weight = self.one.weights.weight_hh
+        """k, where the recurrent weights have the variance k/H; None without such weights."""
+        weight = self.recording.weights.weight_hh
         return None if weight is None or weight.numel() < 2 else float(weight.double().var()) * weight.shape[-1]
 
-
-def _of_layer(layer: _Layer) -> Iterator[Verdict]:
-    """At most one verdict on gradients, and what else is the matter."""
-    flow, state = layer.flow, layer.state
-    if state.first_nonfinite is not None:
-        words = f"{flow.layer}: diverged; its state is not finite from step {state.first_nonfinite} on."
-        yield Verdict("diverged", flow.layer, words, tuple(_against_divergence(layer)))
-        return
-    grown = float(flow.total[-1] / flow.total[:2].max()) if flow.finite and len(flow.total) > 2 else math.inf
-    if not flow.finite or (grown > _EXPLODES and flow.growth_low > 1.0):
-        over = int(flow.total.isfinite().long().cumprod(0).sum())
-        end = f"{grown:.3g} over {len(flow.total) - 1} steps" if flow.finite else f"beyond all numbers in {over} steps"
-        words = f"{flow.layer}: gradients explode, by a factor of {flow.growth:.3f} a step, {end}."
-        yield Verdict("exploding", flow.layer, words, tuple(_against_explosion(layer)))
-        return
-    dead = max((a.dead for a in state.activations), default=0.0)
-    if dead >= _DEAD:
-        words = f"{flow.layer}: {dead:.0%} of the ReLU units are dead: zero at every step, without a gradient."
-        yield Verdict("dead", flow.layer, words, tuple(_against_death(layer, dead)))
-        return
-    gates = [a for a in state.activations if a.name in layer.one.cell.gates and a.name != layer.one.cell.keeping_gate]
-    bounded = [a for a in gates if a.kind != "relu"]
-    share = sum(a.low + a.high for a in bounded) / max(1, len(bounded))
-    if share >= _SATURATED:
-        names = " ".join(a.name for a in bounded)
-        words = f"{flow.layer}: saturated; {share:.0%} of the values of {names} lie within 5 % of their bounds."
-        yield Verdict("saturated", flow.layer, words, tuple(_against_saturation(layer, share)))
-        return
-    cut = layer.training.truncation
-    if cut is not None and cut < len(flow.total) and flow.arriving(cut) >= _CUT_OFF:
-        words = (
-            f"{flow.layer}: truncated too early; training cuts gradients after {cut} steps, where they still have "
-            f"{flow.arriving(cut):.0%} of their size."
-        )
-        yield Verdict("truncated", flow.layer, words, tuple(_against_truncation(layer, cut)))
-        return
-    needed, asked = layer.training.dependency or _SHORT, layer.training.dependency is not None
-    fast = asked or flow.growth_high < _FAST
-    if flow.bounded and flow.horizon < needed and len(flow.total) > needed and fast:
-        words = (
-            f"{flow.layer}: gradients vanish by {flow.growth:.3f} a step; less than 1 % arrives from more than "
-            f"{flow.horizon} steps back."
-        )
-        yield Verdict("vanishing", flow.layer, words, tuple(_against_vanishing(layer, needed)))
+    def verdict(self, kind: str, words: str, remedies: Iterator[Remedy]) -> Verdict:
+        return Verdict(kind, self.flow.layer, words, tuple(remedies))
 
 
-def _scale(layer: _Layer) -> Iterator[Remedy]:
+def _judge_layer(layer: _Layer) -> Verdict | None:
+    checks = (_diverged, _exploding, _dead, _saturated, _truncated, _vanishing)  # as in KINDS
+    return next((verdict for check in checks if (verdict := check(layer)) is not None), None)
+
+
+def _diverged(layer: _Layer) -> Verdict | None:
+    step = layer.saturation.first_nonfinite
+    if step is None:
+        return None
+    said = f"the state is not finite from step {step} on"
+
+    def remedies() -> Iterator[Remedy]:
+        yield from _rescaled(layer)
+        yield from _clipped(layer)
+        yield from _slower(layer, said)
+
+    return layer.verdict("diverged", f"{said}.", remedies())
+
+
+def _exploding(layer: _Layer) -> Verdict | None:
+    flow, last = layer.flow, len(layer.flow.total) - 1
+    grown = float(flow.shares[-1])
+    if flow.finite and not (last > 1 and grown > _EXPLODES and flow.growth_low > 1.0):
+        return None
+    over = int(flow.total.isfinite().long().cumprod(0).sum())
+    end = f"{grown:.3g} times over {last} steps" if flow.finite else f"beyond all numbers after {over} steps"
+    rate = "" if math.isnan(flow.growth) else f"by a factor of {flow.growth:.3f} a step, "
+
+    def remedies() -> Iterator[Remedy]:
+        yield from _rescaled(layer)
+        yield from _clipped(layer)
+        yield from _gated(layer, f"gradients grow {rate}{end}")
+        yield from _slower(layer, f"gradients grow {rate}{end}")
+
+    return layer.verdict("exploding", f"gradients explode, {rate}{end}.", remedies())
+
+
+def _dead(layer: _Layer) -> Verdict | None:
+    dead = max((a.dead for a in layer.saturation.activations), default=0.0)
+    if dead < _DEAD:
+        return None
+    said = f"{dead:.0%} of the ReLU units are zero at every step that was looked at"
+
+    def remedies() -> Iterator[Remedy]:
+        if layer.variance is not None:
+            yield Remedy("start again from recurrent weights of variance 2/H", said, _HE, _VARIANCE_OF_RELU)
+        yield from _slower(layer, said)
+        yield from _gated(layer, said)
+
+    return layer.verdict("dead", f"{said} and have no gradient.", remedies())
+
+
+def _saturated(layer: _Layer) -> Verdict | None:
+    gates = layer.bounded_gates
+    share = sum(a.low + a.high for a in gates) / max(1, len(gates))
+    if share < _SATURATED:
+        return None
+    names, spread, k = " ".join(a.name for a in gates), max(a.spread for a in gates), layer.variance
+    inputs = float(layer.recording.x.double().std()) if layer.recording.x.numel() > 1 else 0.0
+    wide = f"what enters {names} has a standard deviation of up to {spread:.2g}"
+
+    def remedies() -> Iterator[Remedy]:
+        norm = Remedy("normalize what each layer reads", f"{wide}; inputs have one of {inputs:.2g}", _NORM, {"layer_norm": True})  # fmt: skip
+        if k is None:
+            yield norm
+        else:
+            weights = f"{wide}; the recurrent weights have variance {k:.3g}/H, PyTorch's default 0.33/H"
+            settings = {"recurrent_variance": 0.0, "recurrent_initialization": "default"}
+            anew = Remedy("start again from recurrent weights uniform in +-1/sqrt(H)", weights, _GLOROT, settings)
+            yield from (anew, norm) if k > 3 else (norm, anew)
+        yield from _slower(layer, f"{share:.0%} of the values lie near their bounds")
+
+    words = f"{share:.0%} of the values of {names} lie within 5 % of their bounds, where derivatives are nearly zero."
+    return layer.verdict("saturated", words, remedies())
+
+
+def _truncated(layer: _Layer) -> Verdict | None:
+    flow, cut = layer.flow, layer.training.truncation
+    left = 0.0 if cut is None else flow.arriving(cut)
+    if cut is None or left < _CUT_OFF:
+        return None
+    wanted = flow.memory_horizon if flow.bounded else 2 * max(flow.memory_horizon, cut)
+    steps = min(16 * cut, max(2 * cut, 2 ** math.ceil(math.log2(max(2, wanted)))))
+    said = (
+        f"at {cut} steps and beyond up to {left:.0%} of the gradient is left; the memory horizon is {flow.reach} steps"
+    )
+    remedy = Remedy(f"let gradients run through {steps} steps", said, _WILLIAMS, {"bptt_steps": steps})
+    words = f"training cuts gradients after {cut} steps, where up to {left:.0%} of their size is left."
+    return layer.verdict("truncated", words, iter([remedy]))
+
+
+def _vanishing(layer: _Layer) -> Verdict | None:
+    flow, cell, asked = layer.flow, layer.recording.cell, layer.training.dependency
+    needed = asked or _SHORT
+    if not flow.bounded or flow.memory_horizon >= needed or len(flow.total) <= needed:
+        return None
+    if asked is None and not flow.growth_high < _FAST:
+        return None
+    constants = layer.saturation.time_constants
+    said = f"the memory horizon is {flow.reach} steps, {'needed are' if asked else 'worth having are'} {needed}"
+
+    def remedies() -> Iterator[Remedy]:
+        yield from _gated(layer, said)
+        if constants is not None:
+            kept = f"the gate {cell.keeping_gate} keeps half of the units no longer than {float(constants.median()):.1f} steps"
+            lag = max(3, needed)
+            action = f"open the gate that keeps the state, for lags up to {lag}"
+            yield Remedy(action, f"{kept}; {said}", _CHRONO, {"chrono_max_lag": lag})
+        if layer.is_gated or layer.variance is None:
+            return
+        if layer.is_relu:
+            settings = {"recurrent_variance": 0.0, "recurrent_initialization": "identity"}
+            yield Remedy("begin from the identity (IRNN)", said, _IRNN, settings)
+        if layer.variance < 0.9:
+            figure = f"the recurrent weights have variance {layer.variance:.2f}/H; {said}"
+            yield Remedy("begin from orthogonal recurrent matrices", figure, _SAXE, _ORTHOGONAL)
+
+    words = (
+        f"gradients vanish: each step leaves {flow.growth:.0%} of them, and less than 1 % arrives from more than "
+        f"{flow.memory_horizon} steps back."
+    )
+    return layer.verdict("vanishing", words, remedies())
+
+
+_VARIANCE_OF_RELU = {"recurrent_variance": 2.0, "recurrent_initialization": "default"}
+_ORTHOGONAL = {"recurrent_variance": 0.0, "recurrent_initialization": "orthogonal"}
+
+
+def _rescaled(layer: _Layer) -> Iterator[Remedy]:
     """New recurrent weights, where theirs are too large."""
     k = layer.variance
     if k is None:
         return
     if layer.is_relu and k > 2.1:
-        yield Remedy(
-            "initialize the recurrent weights with variance 2/H, which keeps E|h|^2 in a ReLU network",
-            f"their variance is {k:.2f}/H: E|h|^2 grows by {k / 2:.2f} a step", _HE, {"recurrent_variance": 2.0},
-        )  # fmt: skip
+        figure = f"their variance is {k:.2f}/H, at which random weights let E|h|^2 grow by {k / 2:.2f} a step"
+        action = "initialize the recurrent weights with variance 2/H, which keeps E|h|^2 in a ReLU network"
+        yield Remedy(action, figure, _HE, _VARIANCE_OF_RELU)
     elif not layer.is_relu and k > 1.1:
-        yield Remedy(
-            "initialize each gate's recurrent matrix orthogonal, so that all its singular values are 1",
-            f"the recurrent weights have variance {k:.2f}/H, an orthogonal matrix 1/H", _SAXE,
-            {"recurrent_variance": 0.0, "recurrent_initialization": "orthogonal"},
-        )  # fmt: skip
+        figure = f"the recurrent weights have variance {k:.2f}/H, an orthogonal matrix 1/H"
+        action = "initialize each gate's recurrent matrix orthogonal, so that all its singular values are 1"
+        yield Remedy(action, figure, _SAXE, _ORTHOGONAL)
 
 
-def _clip(layer: _Layer) -> Iterator[Remedy]:
+def _clipped(layer: _Layer) -> Iterator[Remedy]:
     norm, clip = layer.training.gradient_norm, layer.training.clip
     if clip:
         return
-    at = 1.0 if norm is None or not math.isfinite(norm) else float(f"{norm:.1g}")
-    said = "typical norm unknown" if norm is None else f"the typical norm of the gradient is {norm:.3g}"
+    known = norm is not None and math.isfinite(norm) and norm > 0
+    at = float(f"{norm:.1g}") if known else 1.0
+    said = f"the typical norm of the gradient is {norm:.3g}" if known else "the gradient is not known to be clipped"
     yield Remedy(f"clip the gradient at norm {at:g}", said, f"{_PASCANU}, algorithm 1", {"gradient_clip": at})
 
 
 def _slower(layer: _Layer, figure: str) -> Iterator[Remedy]:
     rate = layer.training.learning_rate
     settings = {} if rate is None else {"learning_rate": float(f"{rate / 4:.2g}")}
-    yield Remedy("lower the learning rate to a quarter", figure, _PASCANU, settings)
+    yield Remedy("lower the learning rate to a quarter", figure, _BENGIO, settings)
 
 
 def _gated(layer: _Layer, figure: str) -> Iterator[Remedy]:
-    if layer.one.cell.keeping_gate is None:
+    if not layer.is_gated:
         yield Remedy("take a cell whose gate can keep the state: LSTM or GRU", figure, _HOCHREITER, {"cell": "lstm"})
-
-
-def _against_divergence(layer: _Layer) -> Iterator[Remedy]:
-    step = f"the state is not finite from step {layer.state.first_nonfinite} on"
-    yield from _scale(layer)
-    yield from _clip(layer)
-    yield from _slower(layer, step)
-
-
-def _against_explosion(layer: _Layer) -> Iterator[Remedy]:
-    yield from _scale(layer)
-    yield from _clip(layer)
-    yield from _gated(layer, f"gradients grow by {layer.flow.growth:.3f} a step")
-    yield from _slower(layer, f"gradients grow by {layer.flow.growth:.3f} a step")
-
-
-def _against_death(layer: _Layer, dead: float) -> Iterator[Remedy]:
-    said = f"{dead:.0%} of the units are zero at every step"
-    settings = {"recurrent_variance": 2.0}
-    yield Remedy("start again from recurrent weights of variance 2/H and zero biases", said, _HE, settings)
-    yield from _slower(layer, said)
-    yield from _gated(layer, said)
-
-
-def _against_saturation(layer: _Layer, share: float) -> Iterator[Remedy]:
-    spread = max((a.spread for a in layer.state.activations), default=math.nan)
-    k, x = layer.variance, float(layer.one.x.double().std()) if layer.one.x.numel() > 1 else 1.0
-    wide = f"what enters the gates has a standard deviation of up to {spread:.1f}; beyond 3 a sigmoid lies within 5 %"
-    anew = Remedy(
-        "start again from recurrent weights uniform in +-1/sqrt(H)",
-        f"{wide}; the recurrent weights have variance {k:.3g}/H, those of the default 0.33/H" if k else wide,
-        _GLOROT, {"recurrent_variance": 0.0, "recurrent_initialization": "default"},
-    )  # fmt: skip
-    norm = Remedy("normalize what each layer reads", f"{wide}; inputs have a standard deviation of {x:.2g}", _NORM,
-                  {"layer_norm": True})  # fmt: skip
-    yield from (anew, norm) if k is not None and k > 3 else (norm, anew)
-    yield from _slower(layer, f"{share:.0%} of the values lie near their bounds")
-
-
-def _against_truncation(layer: _Layer, cut: int) -> Iterator[Remedy]:
-    flow = layer.flow
-    reach = flow.horizon if flow.bounded else 2 * max(flow.horizon, cut)
-    steps = min(16 * cut, max(2 * cut, 2 ** math.ceil(math.log2(max(2, reach)))))
-    more = "" if flow.bounded else " or more"
-    said = f"{flow.arriving(cut):.0%} of the gradient is left at {cut} steps; the horizon is {flow.horizon} steps{more}"
-    yield Remedy(f"let gradients run through {steps} steps", said, _WILLIAMS, {"bptt_steps": steps})
-
-
-def _against_vanishing(layer: _Layer, needed: int) -> Iterator[Remedy]:
-    flow, cell, constants = layer.flow, layer.one.cell, layer.state.time_constants
-    said = f"{flow.growth:.3f} a step; the horizon is {flow.horizon} steps, wanted are {needed}"
-    yield from _gated(layer, said)
-    if constants is not None:
-        median = float(constants.median())
-        lag = max(3, needed)
-        kept = f"the gate {cell.keeping_gate} keeps half of the units no longer than {median:.1f} steps"
-        yield Remedy(
-            f"open the gate that keeps the state, for lags up to {lag}", f"{kept}; {said}", _CHRONO,
-            {"chrono_max_lag": lag},
-        )  # fmt: skip
-    elif layer.is_relu:
-        yield Remedy("begin from the identity (IRNN)", said, _IRNN, {"recurrent_initialization": "identity"})
-    if layer.variance is not None and layer.variance < 0.9 and cell.keeping_gate is None:
-        figure = f"the recurrent weights have variance {layer.variance:.2f}/H; {said}"
-        yield Remedy(
-            "begin from orthogonal recurrent matrices", figure, _SAXE, {"recurrent_initialization": "orthogonal"}
-        )

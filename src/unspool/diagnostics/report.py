@@ -67,21 +67,21 @@ def _verdict(verdict: Verdict) -> str:
         for r in verdict.remedies
     )
     listed = f"<ol>{remedies}</ol>" if remedies else ""
-    return f'<section class="verdict {verdict.kind}"><h2>{verdict.kind}</h2><p>{html.escape(verdict.words)}</p>{listed}</section>\n'
+    return f'<section class="verdict {verdict.kind}"><h2>{verdict.kind} {html.escape(verdict.layer)}</h2><p>{html.escape(verdict.words)}</p>{listed}</section>\n'
 
 
 def _table(diagnosis: Diagnosis) -> str:
     rows = "".join(
         f"<tr><td>{html.escape(f.layer)}</td><td>{type(one.cell).__name__}</td>"
-        f"<td>{f.horizon}{'' if f.bounded else ' or more'}</td>"
+        f"<td>{f.reach}</td>"
         f"<td>{f.growth:.4f} <small>({f.growth_low:.4f} to {f.growth_high:.4f})</small></td>"
         f"<td>{(f'{float(x.exponents[0]):+.4f}' if len(x.exponents) else '')}</td>"
-        f"<td>{', '.join(f'{g} {r:.2f}' for g, r in x.radius.items()) or '-'}</td></tr>"
+        f"<td>{', '.join(f'{g} {r:.2f}' for g, r in x.spectral_radius.items()) or '-'}</td></tr>"
         for f, x, one in zip(diagnosis.flows, diagnosis.spectra, diagnosis.recordings, strict=True)
     )
     head = "".join(
         f"<th>{name}</th>"
-        for name in ("layer", "cell", "memory horizon, steps", "gradient per step (95 %)", "largest Lyapunov exponent", "spectral radius of W_hh")
+        for name in ("layer", "cell", "memory horizon, steps", "growth of the gradient per step (95 % interval)", "largest Lyapunov exponent", "spectral radius of W_hh")
     )  # fmt: skip
     return f"<section><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></section>\n"
 

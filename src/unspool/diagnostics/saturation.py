@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from unspool.cells import GatedCell
 from unspool.diagnostics.recording import Recording
 from unspool.errors import LoweringError
-from unspool.kernels import Program, parse
+from unspool.kernels import Instruction, Program, parse
+from unspool.kernels.program import Operand
 
 NEAR = 0.05
 """A value is near a bound within this share of the distance between the bounds."""
@@ -50,7 +51,7 @@ class Saturation:
         activations: those of its equations; empty where the cell has no program.
         time_constants: [H] steps after which a unit's keeping gate has let 1/e of its state remain, from the mean gate;
             None without such a gate.
-        state_norms: for each state, [T] the root mean square over the batch of its norm.
+        state_norms: for each state, [T] the root mean square over the batch of its norm; beyond its length a state stands still.
         first_nonfinite: the first step with a NaN or infinite state; None where there is none.
     """
 
@@ -62,51 +63,57 @@ class Saturation:
 
 
 @torch.no_grad()
-def saturation(one: Recording, most_rows: int = 4096) -> Saturation:
+def saturation(recording: Recording, most_rows: int = 4096) -> Saturation:
     """Measures a recording.
 
     Args:
-        one: what a scan did.
+        recording: what a scan did.
         most_rows: how many of its T*B rows are looked at; evenly spaced.
     """
-    norms = {n: s.norm(dim=-1).square().mean(1).sqrt().cpu() for n, s in zip(one.names, one.states, strict=True)}
+    norms = {
+        n: s.norm(dim=-1).square().mean(1).sqrt().cpu() for n, s in zip(recording.names, recording.states, strict=True)
+    }
     # -inf is the log-scale of an empty memory
-    bad = torch.stack([(~(s < torch.inf)).flatten(1).any(1) for s in one.states]).any(0).nonzero()
-    first = None if not len(bad) else int(bad[-1 if one.reverse else 0])
-    activations = _activations(one, most_rows)
-    keeping = [a for a in activations if a.name == one.cell.keeping_gate and a.kind == "sigmoid"]
+    bad = torch.stack([(~(s < torch.inf)).flatten(1).any(1) for s in recording.states]).any(0).nonzero()
+    first = None if not len(bad) else int(bad[-1 if recording.reverse else 0])
+    activations = _activations(recording, most_rows)
+    keeping = [a for a in activations if a.name == recording.cell.keeping_gate and a.kind == "sigmoid"]
     constants = -1 / keeping[0].values.double().mean(0).clamp(1e-6, 1 - 1e-7).log() if keeping else None
-    return Saturation(one.layer, activations, constants, norms, first)
+    return Saturation(recording.layer, activations, constants, norms, first)
 
 
-def _activations(one: Recording, most_rows: int) -> tuple[Activation, ...]:
+def _activations(recording: Recording, most_rows: int) -> tuple[Activation, ...]:
     try:
-        program = parse(one.cell.programs().forward if isinstance(one.cell, GatedCell) else one.cell.step_program())
+        program = parse(
+            recording.cell.programs().forward
+            if isinstance(recording.cell, GatedCell)
+            else recording.cell.step_program()
+        )
     except LoweringError:
         return ()
-    found = _find(program, one.cell.gates, one.names)
-    if not found or not one.x.numel():
+    found = _find(program, recording.cell.gates, recording.names)
+    if not found or not recording.x.numel():
         return ()
     exposed = Program(program.sizes, program.instructions, tuple(v for f in found for v in f[2:]))
-    values = iter(exposed(*_inputs(one, most_rows)))
+    values = iter(exposed(*_inputs(recording, most_rows)))
     return tuple(_measure(name, kind, next(values), next(values)) for name, kind, _, _ in found)
 
 
-def _inputs(one: Recording, most_rows: int) -> list[Tensor]:
+def _inputs(recording: Recording, most_rows: int) -> list[Tensor]:
     """What the program takes, for evenly spaced rows [N, H] of the real steps."""
-    num_steps, batch_size = one.x.shape[:2]
-    rows = torch.arange(num_steps * batch_size, device=one.x.device)
-    if one.lengths is not None:
-        rows = rows[(rows // batch_size) < one.lengths.to(rows.device)[rows % batch_size]]
+    num_steps, batch_size = recording.x.shape[:2]
+    rows = torch.arange(num_steps * batch_size, device=recording.x.device)
+    if recording.lengths is not None:
+        rows = rows[(rows // batch_size) < recording.lengths.to(rows.device)[rows % batch_size]]
     rows = rows[:: max(1, -(-len(rows) // most_rows))]
-    weights, width = one.weights, one.cell.hidden_size
-    x = one.cell.project(one.x.flatten(0, 1)[rows].unsqueeze(0), weights)[0].to(one.states[0].dtype)
-    state = [s.flatten(0, 1)[rows] for s in one.before()]
+    weights, width = recording.weights, recording.cell.hidden_size
+    x = recording.cell.project(recording.x.flatten(0, 1)[rows].unsqueeze(0), weights)[0].to(recording.states[0].dtype)
+    state = [s.flatten(0, 1)[rows] for s in recording.before()]
     inputs = list(x.split(width, -1))
     if weights.weight_hh is not None:
         weight = weights.matrices[0] if weights.matrices else weights.weight_hh  # h is a projection: W_hh takes it
         inputs += nn.functional.linear(state[0], weight, weights.bias_hh).split(width, -1)
-    if isinstance(one.cell, GatedCell) or weights.weight_hh is None:
+    if isinstance(recording.cell, GatedCell) or weights.weight_hh is None:
         inputs += state
     return inputs + ([] if weights.vectors is None else list(weights.vectors.unbind(0)))
 
@@ -120,7 +127,7 @@ def _find(program: Program, gates: tuple[str, ...], states: tuple[str, ...]) -> 
     for i in program.instructions:
         below: set[int] = set()
         for operand in i.operands:
-            if isinstance(operand, str) and operand[0] in "xh" and operand not in made and operand != "H":
+            if isinstance(operand, str) and operand[0] in "xh":
                 below.add(int(operand[1:]))
             below |= reached.get(str(operand), frozenset())
         kind, source = i.operation, i.operands[0] if i.operands else None
@@ -134,12 +141,15 @@ def _find(program: Program, gates: tuple[str, ...], states: tuple[str, ...]) -> 
     return found
 
 
-def _is_relu(operands: tuple[object, ...], made: Mapping[str, object]) -> bool:
-    condition = (
-        getattr(made.get(str(operands[0])), "operation", None),
-        getattr(made.get(str(operands[0])), "operands", None),
+def _is_relu(operands: tuple[Operand, ...], made: Mapping[str, Instruction]) -> bool:
+    """Whether ``where condition 0 a`` is ``relu(a)``: PyTorch's own lowers to that."""
+    condition = made.get(str(operands[0]))
+    return (
+        condition is not None
+        and operands[1] == 0.0
+        and condition.operation == "le"
+        and condition.operands == (operands[2], 0.0)
     )
-    return operands[1] == 0.0 and condition == ("le", (operands[2], 0.0))
 
 
 def _measure(name: str, kind: str, values: Tensor, source: Tensor) -> Activation:

@@ -14,7 +14,7 @@ from torch import Tensor
 from unspool.diagnostics.recording import Recording
 from unspool.types import Noise
 
-_MOST_UNITS = 256  # numbers in a state up to which every direction is followed
+_MOST_DIRECTIONS = 512  # that are followed for singular values: seconds for the Jacobians of 64 steps
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,12 @@ class Spectrum:
         layer: its name.
         exponents: the leading Lyapunov exponents in nats per step, largest first; above zero changes grow.
         lags: steps k for which there are singular values.
-        singular_values: for each lag, those of d state_{t+k} / d state_t, largest first.
-        directions: how many directions of the state were followed for them; all of them where that is the state's size.
+        singular_values: for each lag, those of d state_{t+k} / d state_t, largest first. Of a state of more than 512 numbers
+            those of its product with 512 random orthonormal directions, which are lower bounds.
+        directions: how many directions were followed for them.
+        size: numbers in a state.
         eigenvalues: of each gate's recurrent matrix, complex.
-        radius: the largest magnitude among them: the spectral radius.
+        spectral_radius: the largest magnitude among them.
     """
 
     layer: str
@@ -36,49 +38,52 @@ class Spectrum:
     lags: tuple[int, ...]
     singular_values: tuple[Tensor, ...]
     directions: int
+    size: int
     eigenvalues: dict[str, Tensor]
-    radius: dict[str, float]
+    spectral_radius: dict[str, float]
 
 
 @torch.no_grad()
-def spectrum(one: Recording, num_exponents: int = 16, most_steps: int = 200, row: int = 0) -> Spectrum:
+def spectrum(recording: Recording, num_exponents: int = 16, most_steps: int = 200, row: int = 0) -> Spectrum:
     """Measures a recording along the trajectory of one sequence.
 
     Args:
-        one: what a scan did.
+        recording: what a scan did.
         num_exponents: how many exponents, at most the state's size.
         most_steps: steps of the trajectory to follow, its last ones.
         row: the sequence.
     """
-    path = _Path(one, row, most_steps)
+    path = _Path(recording, row, most_steps)
     lags = tuple(k for k in (1, 2, 4, 8, 16, 32, 64) if k <= len(path.steps))
-    directions = min(path.size, _MOST_UNITS)
+    directions = min(path.size, _MOST_DIRECTIONS)
     values = path.singular_values(lags, directions)
-    eigenvalues = _eigenvalues(one)
+    eigenvalues = _eigenvalues(recording)
     radius = {gate: float(found.abs().max()) for gate, found in eigenvalues.items()}
-    return Spectrum(one.layer, path.exponents(num_exponents), lags, values, directions, eigenvalues, radius)
+    exponents = path.exponents(num_exponents)
+    lags = lags[: len(values)]
+    return Spectrum(recording.layer, exponents, lags, values, directions, path.size, eigenvalues, radius)
 
 
-def lyapunov_exponents(one: Recording, count: int = 16, most_steps: int = 10_000, row: int = 0) -> Tensor:
+def lyapunov_exponents(recording: Recording, count: int = 16, most_steps: int = 10_000, row: int = 0) -> Tensor:
     """The leading Lyapunov exponents along a recorded trajectory, in nats per step, largest first.
 
     The QR method (Benettin et al. 1980; for recurrent networks Vogt et al. 2022, arXiv 2006.14123): orthonormal
     directions are carried through each step's Jacobian and made orthonormal again; exponents are the mean logs of how
     much each was stretched. A tenth of the steps is left for the directions to turn.
     """
-    return _Path(one, row, most_steps).exponents(count)
+    return _Path(recording, row, most_steps).exponents(count)
 
 
 class _Path:
     """One sequence's trajectory in float64, and the Jacobian of each of its steps applied to tangents."""
 
-    def __init__(self, one: Recording, row: int, most_steps: int):
-        self.cell = one.cell
-        self.weights = one.weights.map(torch.Tensor.double)
-        length = one.x.shape[0] if one.lengths is None else int(one.lengths[row])
-        self.x = one.x[:, row].double()
-        self.before = [s[:, row].double() for s in one.before()]
-        order = range(length - 1, -1, -1) if one.reverse else range(length)
+    def __init__(self, recording: Recording, row: int, most_steps: int):
+        self.cell = recording.cell
+        self.weights = recording.weights.map(torch.Tensor.double)
+        length = recording.x.shape[0] if recording.lengths is None else int(recording.lengths[row])
+        self.x = recording.x[:, row].double()
+        self.before = [s[:, row].double() for s in recording.before()]
+        order = range(length - 1, -1, -1) if recording.reverse else range(length)
         # an empty memory has the log-scale -inf, whose tangent has no meaning
         self.steps = [t for t in order if all(bool(s[t].isfinite().all()) for s in self.before)][-most_steps:]
         self.sizes = [s.shape[-1] for s in self.before]
@@ -109,7 +114,7 @@ class _Path:
             turned, stretched = torch.linalg.qr(self.apply(t, frame).cpu().T)
             frame = turned.T.to(self.x.device)
             if place >= len(self.steps) // 10:
-                sums, counted = sums + stretched.diagonal().abs().clamp(min=1e-300).log(), counted + 1
+                sums, counted = sums + stretched.diagonal().abs().log(), counted + 1
         return (sums / counted).sort(descending=True).values
 
     def singular_values(self, lags: Sequence[int], directions: int) -> tuple[Tensor, ...]:
@@ -120,7 +125,7 @@ class _Path:
             if place in lags:
                 found.append(torch.linalg.svdvals(tangents.cpu()))
             size = float(tangents.norm())
-            if not 1e-100 < size < 1e100:  # stays a number for thousands of steps
+            if size and not 1e-100 < size < 1e100:  # what follows would be no numbers
                 break
         return tuple(found)
 
@@ -132,9 +137,9 @@ class _Path:
         return frame.to(self.x.device)
 
 
-def _eigenvalues(one: Recording) -> dict[str, Tensor]:
-    weight, width = one.weights.weight_hh, one.cell.hidden_size
+def _eigenvalues(recording: Recording) -> dict[str, Tensor]:
+    weight, width = recording.weights.weight_hh, recording.cell.hidden_size
     if weight is None or weight.shape[-1] != width or not bool(weight.isfinite().all()):
         return {}
     blocks = weight.double().cpu().split(width)
-    return {gate: torch.linalg.eigvals(block) for gate, block in zip(one.cell.gates, blocks, strict=True)}
+    return {gate: torch.linalg.eigvals(block) for gate, block in zip(recording.cell.gates, blocks, strict=True)}

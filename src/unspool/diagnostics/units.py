@@ -4,8 +4,8 @@ The classic picture of a character language model (Karpathy, Johnson & Fei-Fei 2
 coloured by one unit's activation. Here the units that are worth looking at are found by their correlation with features.
 """
 
-import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from unspool.diagnostics.saturation import saturation
 
 
 class Signal(NamedTuple):
-    """One value of every unit of a layer at every step of a text: a state or a gate, [T, H], within low..high."""
+    """One value of every unit of a layer at every step of a text: a state or a gate, [T, H]; of all but a few within low..high."""
 
     layer: str
     name: str
@@ -37,20 +37,21 @@ class Selective(NamedTuple):
 def signals(recordings: Sequence[Recording]) -> list[Signal]:
     """The states and gates of the first sequence of each recording."""
     found = []
-    for one in recordings:
-        for name, state in zip(one.names, one.states, strict=True):
+    for recording in recordings:
+        for name, state in zip(recording.names, recording.states, strict=True):
             values = state[:, 0].nan_to_num(neginf=0.0)
             bound = float(values.abs().quantile(0.995)) if values.numel() < 2**24 else float(values.abs().max())
-            found.append(Signal(one.layer, name, values, -max(bound, 1e-6), max(bound, 1e-6)))
-        alone = Recording(
-            one.layer, one.cell, one.x[:, :1], type(one.initial)(*(s[:1] for s in one.initial)),
-            type(one.states)(*(s[:, :1] for s in one.states)), one.weights, (), None,
-            None if one.reset is None else one.reset[:, :1], one.reverse,
-        )  # fmt: skip
-        for a in saturation(alone, most_rows=len(one.x)).activations:
-            if a.name in one.cell.gates:
+            found.append(Signal(recording.layer, name, values, -max(bound, 1e-6), max(bound, 1e-6)))
+        first = type(recording.states)(*(states[:, :1] for states in recording.states))
+        before = type(recording.states)(*(initial[:1] for initial in recording.initial))
+        reset = None if recording.reset is None else recording.reset[:, :1]
+        alone = replace(
+            recording, x=recording.x[:, :1], initial=before, states=first, probes=(), lengths=None, reset=reset
+        )
+        for a in saturation(alone, most_rows=len(recording.x)).activations:
+            if a.name in recording.cell.gates:
                 low = 0.0 if a.kind != "tanh" else -1.0
-                found.append(Signal(one.layer, f"gate {a.name}", a.values, low, max(1.0, float(a.values.max()))))
+                found.append(Signal(recording.layer, f"gate {a.name}", a.values, low, max(1.0, float(a.values.max()))))
     return found
 
 
@@ -103,7 +104,7 @@ def _features(symbols: Sequence[str]) -> dict[str, Tensor]:
         "digit": str.isdigit,
         "white space": str.isspace,
         "end of line": lambda s: "\n" in s,
-        "vowel": lambda s: bool(re.fullmatch("[aeiouAEIOU]", s)),
+        "vowel": lambda s: s in tuple("aeiouAEIOU"),
         "punctuation": lambda s: bool(s.strip()) and not any(c.isalnum() for c in s),
     }
     seen = {name: [float(test(symbol)) for symbol in symbols] for name, test in kinds.items()}

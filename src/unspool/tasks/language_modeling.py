@@ -285,13 +285,13 @@ class LanguageModeling(Task):
             count = min(num_steps, len(tokens) - 1)
             if count < 3:
                 raise DataError(f"{data}: {len(tokens)} {self.unit}, a diagnosis needs at least 4; give a longer text.")
-            apart = (len(tokens) - count - 1) // max(1, num_sequences - 1)
-            rows = range(num_sequences if apart else 1)
-            taken = torch.stack(
-                [torch.from_numpy(tokens[r * apart : r * apart + count + 1].astype("int64")) for r in rows], 1
-            )
+            rows = min(num_sequences, (len(tokens) - 1) // count)  # that do not overlap
+            apart = (len(tokens) - count - 1) // max(1, rows - 1)
+            parts = [torch.from_numpy(tokens[r * apart : r * apart + count + 1].astype("int64")) for r in range(rows)]
+        taken = torch.stack(parts, 1)
         symbols = [self.tokenizer.decode([token]) for token in taken[:-1, 0].tolist()]
-        return Reading(StreamBatch(taken[:-1], taken[1:]), symbols, self.data.bptt_steps)
+        words = f"{rows} sequence{'s' if rows > 1 else ''} of {count} {self.unit} from {data}"
+        return Reading(StreamBatch(taken[:-1], taken[1:]), words, symbols, self.data.bptt_steps)
 
     def predictor(self, model: LanguageModel) -> TrainedLanguageModel:
         return TrainedLanguageModel(self, model)

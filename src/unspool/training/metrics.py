@@ -1,6 +1,7 @@
 """Metrics on disk: one JSON line for each report, always; TensorBoard files if asked."""
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any, Self
 
@@ -60,5 +61,5 @@ def typical_gradient_norm(folder: Path) -> float | None:
     path = folder / METRICS
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     reports = [json.loads(line) for line in lines if line.startswith('{"event": "train"')][-100:]
-    norms = sorted(value for report in reports if (value := report.get("gradient_norm")) is not None)
-    return norms[len(norms) // 2] if norms else None
+    norms = [value for report in reports if (value := report.get("gradient_norm")) is not None]
+    return statistics.median(norms) if norms else None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unspool.checkpoint import LAST, METRICS, WEIGHTS, load_tensors, parameters_of, restore_parameters, save_tensors
-from unspool.diagnostics import Training
+from unspool.diagnostics import KnownTraining
 from unspool.errors import CheckpointError, ConfigError, DivergenceError
 from unspool.state import detach_state, is_finite, map_state, state_tensors
 from unspool.tasks import Task
@@ -88,7 +88,7 @@ class Trainer:
         self.state: Any = None
         self.progress = choose_progress(self.num_steps, task.unit, quiet)
         self.metrics = MetricsLog(folder / METRICS, settings.tensorboard)
-        known = Training(None, None, settings.gradient_clip, None, settings.learning_rate)
+        known = KnownTraining(clip=settings.gradient_clip, learning_rate=settings.learning_rate)
         self.watch = GradientWatch(self.model, known) if settings.watch_gradients else None
 
     def resume(self) -> bool:

@@ -1,13 +1,13 @@
-"""Watching gradients while a model trains: a look now and then, at less than a twentieth of the time."""
+"""Watching gradients while a model trains: a look now and then, at two hundredths of the time."""
 
 import dataclasses
 import math
 import time
 from typing import Any, NamedTuple
 
-from unspool.diagnostics import Training, Verdict, gradient_flow, judge, saturation
+from unspool.diagnostics import KnownTraining, Verdict, gradient_flow, judge, saturation
 
-_SHARE = 0.02  # of the time of training
+_SHARE = 0.02  # of the time of training; measured by benchmarks/diagnosis/cost.py
 _FIRST = 10  # updates before the first look
 _SECOND = 100  # at most so many before the second; the first also traces the cells, which is no measure of its cost
 
@@ -15,7 +15,10 @@ _SECOND = 100  # at most so many before the second; the first also traces the ce
 class Look(NamedTuple):
     """What one look saw.
 
-    summary: for the progress line.  values: for the metrics.  news: lines to be said because a verdict has changed.
+    Attributes:
+        summary: for the progress line; of the layer with the longest horizon.
+        values: for the metrics, of that layer and of each.
+        news: lines to be said because a verdict has changed.
     """
 
     summary: str
@@ -34,7 +37,7 @@ class GradientWatch:
         training: what is known of its training.
     """
 
-    def __init__(self, model: Any, training: Training):
+    def __init__(self, model: Any, training: KnownTraining):
         self.model, self.training = model, training
         self.wait, self.updates, self.seconds = _FIRST, 0, 0.0
         self.place: tuple[int, int] | None = None  # step and clipped updates at the last look
@@ -63,16 +66,15 @@ class GradientWatch:
         states = [saturation(one, most_rows=512) for one in recordings]
         verdicts = judge(flows, states, recordings, dataclasses.replace(self.training, gradient_norm=typical))
         self.model.train()
-        longest = max(flows, key=lambda flow: flow.horizon)
+        longest = max(flows, key=lambda flow: flow.memory_horizon)
         is_first, before, self.place = self.place is None, self.place or (0, 0), (step, clipped)
         rate = (clipped - before[1]) / max(1, step - before[0])
-        reach = f"{longest.horizon}{'' if longest.bounded else '+'}"
-        summary = f"horizon {reach}  growth {longest.growth:.3f}  clipped {rate:.0%}"
+        summary = f"horizon {longest.reach}  growth {longest.growth:.3f}  clipped {rate:.0%}"
         values = {
-            "memory_horizon": longest.horizon, "growth": longest.growth, "clip_rate": rate, "verdict": verdicts[0].kind
+            "memory_horizon": longest.memory_horizon, "growth": longest.growth, "clip_rate": rate, "verdict": verdicts[0].kind
         }  # fmt: skip
         for flow in flows:
-            values |= {f"memory_horizon/{flow.layer}": flow.horizon, f"growth/{flow.layer}": flow.growth}
+            values |= {f"memory_horizon/{flow.layer}": flow.memory_horizon, f"growth/{flow.layer}": flow.growth}
         seen = Look(summary, values, self._news(verdicts))
         per_update = max(self.seconds / max(1, self.updates), 1e-9)
         self.wait = max(_FIRST, math.ceil((time.monotonic() - began) / (_SHARE * per_update)))
@@ -85,9 +87,7 @@ class GradientWatch:
         news = []
         for verdict in verdicts:
             if verdict.layer in now and self.known.get(verdict.layer) != verdict.kind:
-                advice = verdict.remedies[0] if verdict.remedies else None
-                flags = f" ({advice.flags})" if advice and advice.settings else ""
-                news.append(verdict.words + (f" Remedy: {advice.action}{flags}; {advice.figure}." if advice else ""))
+                news.append(str(verdict) + (f" Remedy: {verdict.remedies[0]}." if verdict.remedies else ""))
         news += [f"{layer}: no longer {kind}." for layer, kind in self.known.items() if layer not in now]
         self.known = now
         return news
