@@ -195,12 +195,12 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _diagnose(options: argparse.Namespace) -> None:
-    for name in ("steps", "sequences", "dependency"):
+    for name, least in (("steps", 4), ("sequences", 1), ("dependency", 1)):
         value = getattr(options, name)
-        require(value is None or value >= 1, name, value, "at least 1")
+        require(value is None or value >= least, name, value, f"at least {least}")
     if options.out:
         draw(lambda figure: None)  # what a page needs is missed before the work, not after it
-        options.out.touch()
+        options.out.open("a").close()
     loaded = load_model(options.folder)
     reading = loaded.task.reading(options.data, options.steps, options.sequences)
     last, training = reading.batch.last_step(), loaded.settings.get("training", {})

@@ -7,7 +7,7 @@ from torch import nn
 import unspool
 from catalogue import BUILDERS
 from unspool import Elman, FullBPTT, Recurrent, Stack, TruncatedBPTT
-from unspool.diagnostics import gradient_flow, record
+from unspool.diagnostics import diagnose, gradient_flow, record
 from unspool.errors import ConfigError
 
 
@@ -105,6 +105,12 @@ def test_what_cannot_be_measured_is_refused():
         gradient_flow(layer, lambda: layer(x).output[-1])
     with pytest.raises(ConfigError, match="layer read no step that the loss could be of"):
         gradient_flow(layer, lambda: layer(x[:0]).output.sum())
+    for at in (2, -1, torch.tensor([5])):
+        with pytest.raises(ConfigError, match=r"at must lie within each sequence, \[2\] steps long"):
+            gradient_flow(layer, lambda: layer(x).output[-1].sum(), at=at)
+    for at in (torch.tensor([1.0]), torch.tensor([1, 1])):
+        with pytest.raises(ConfigError, match=r"at must be an integer, or \[1\] of them"):
+            gradient_flow(layer, lambda: layer(x).output[-1].sum(), at=at)
 
 
 def test_a_cell_that_takes_no_probes_is_named():
@@ -129,3 +135,18 @@ def test_the_interval_of_one_sequence_comes_from_its_steps():
     assert many.growth_low == pytest.approx(many.growth_high)  # two sequences that are the same
     (short,), _ = gradient_flow(layer, lambda: layer(x[:3]).output[-1].sum())
     assert math.isnan(short.growth)
+
+
+def test_modules_that_would_run_pytorchs_kernel_are_measured_too():
+    module, x = unspool.nn.LSTM(2, 3, dtype=torch.float64), torch.randn(9, 2, 2, dtype=torch.float64)
+    (flow,), _ = gradient_flow(module, lambda: module(x)[0][-1].sum())
+    assert flow.layer == "l0"
+    assert flow.growth > 0
+
+
+@pytest.mark.parametrize("name", ["zoneout_lstm", "zoneout_mingru", "dropout_indrnn", "zoneout_dropout_user"])
+def test_a_model_in_training_mode_is_diagnosed_in_evaluation_mode(name):
+    layer, x = Recurrent(BUILDERS[name](3, 4)), torch.randn(8, 2, 3)
+    trained = diagnose(layer.train(), lambda: layer(x).output[-1].sum())
+    assert all(module.training for module in layer.modules())
+    assert torch.equal(trained.flows[0].total, diagnose(layer.eval(), lambda: layer(x).output[-1].sum()).flows[0].total)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unspool import GRU, LSTM, Elman, IndRNN, MinGRU, Recurrent
+from unspool import GRU, LSTM, Elman, HiddenState, IndRNN, MinGRU, Recurrent
 from unspool.cli import _parser
 from unspool.diagnostics import KnownTraining, Remedy, Verdict, diagnose
 from unspool.initializers import forget_bias_
@@ -93,3 +93,17 @@ def test_a_remedy_reads_as_one_line():
     )
     assert str(remedy) == "do it (--layer-norm --no-tied --learning-rate 0.0005); because of 3 [Somebody 1990]"
     assert str(Verdict("dead", "a", "words.")) == "dead: a: words."
+
+
+def test_too_short_sequences_are_not_judged():
+    (verdict,) = found(saturated_gru(), num_steps=3)
+    assert str(verdict) == "healthy: sequences of fewer than 4 steps are too short to judge."
+
+
+def test_a_state_that_falls_to_minus_infinity_has_diverged():
+    class Falling(Elman):
+        def pointwise(self, x, h, state):
+            return HiddenState(-torch.exp(torch.abs(state.h) + 1.0) + 0 * x[0])
+
+    (verdict,) = found(Falling(3, 2))
+    assert verdict.kind == "diverged"

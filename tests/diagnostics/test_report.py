@@ -63,8 +63,8 @@ def test_mistakes_are_one_line(run, folder, tmp_path):
     short.write_text("ab")
     for arguments, message in (
         ((folder, "--data", tmp_path / "none.txt"), "none.txt"),
-        ((folder, "--data", short), "short.txt: 2 characters, a diagnosis needs at least 4; give a longer text."),
-        ((folder, "--steps", 0), "steps must be at least 1, got 0."),
+        ((folder, "--data", short), "short.txt: 2 characters, a diagnosis needs at least 5; give a longer text."),
+        ((folder, "--steps", 0), "steps must be at least 4, got 0."),
         ((tmp_path / "none",), "no such folder"),
         ((folder, "--out", tmp_path / "no" / "page.html"), "No such file or directory"),
     ):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from catalogue import BUILDERS
-from unspool import Elman, Recurrent
+from unspool import Elman, GatedCell, HiddenState, Recurrent
 from unspool.diagnostics import lyapunov_exponents, record, spectrum
 
 
@@ -51,3 +51,31 @@ def test_singular_values_are_those_of_the_jacobian_of_every_cell(name):
     rows = torch.autograd.functional.jacobian(run, state)
     whole = torch.cat([torch.cat([part.flatten(2).squeeze(0).squeeze(1) for part in row], -1) for row in rows])
     torch.testing.assert_close(found.singular_values[-1], torch.linalg.svdvals(whole), rtol=1e-6, atol=1e-9)
+
+
+def test_only_the_steps_after_the_last_reset_are_followed():
+    layer, x = Recurrent(BUILDERS["elman"](3, 4)).double(), torch.randn(20, 1, 3, dtype=torch.float64)
+    reset = torch.zeros(20, 1, dtype=torch.bool)
+    reset[[3, 11]] = True
+    with record(layer) as found, torch.no_grad():
+        layer(x, reset=reset)
+    after = spectrum(found[0])
+    assert after.lags == (1, 2, 4, 8)  # steps 12 to 19
+    torch.testing.assert_close(after.singular_values[-1], spectrum(recorded(layer, x[11:])).singular_values[-1])
+
+
+def test_a_cell_with_parameters_of_its_own_in_float32_is_measured():
+    class Own(GatedCell):
+        gates = ("a",)
+
+        def __init__(self, input_size, hidden_size):
+            super().__init__(input_size, hidden_size)
+            self.map = torch.nn.Linear(input_size, hidden_size)
+
+        def project(self, x, weights):
+            return self.map(x)
+
+        def pointwise(self, x, h, state):
+            return HiddenState(torch.tanh(x[0] + h[0]))
+
+    assert len(spectrum(recorded(Recurrent(Own(3, 4)), torch.randn(9, 1, 3))).exponents) == 4

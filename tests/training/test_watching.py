@@ -45,7 +45,20 @@ def test_progress_shows_reach_growth_and_clipping_and_a_changed_verdict_is_said_
     assert re.search(r"horizon \d+\+?  growth \d\.\d+  clipped 0%", said)
 
 
-def test_looks_are_paid_for_by_the_time_of_training():
+def test_a_model_that_cannot_be_watched_is_trained_all_the_same(tmp_path, capsys, monkeypatch):
+    from unspool.cells import GRU
+
+    def unroll(self, x, state, weights, noise, *others):
+        return super(GRU, self).unroll(x, state, weights, noise._replace(probes=None), *others)
+
+    monkeypatch.setattr(GRU, "unroll", unroll, raising=False)
+    _, trainer = make(tmp_path, cell="gru", watch_gradients=True, max_steps=25)
+    outcome = Trainer(trainer.task, trainer.settings, tmp_path / "model").run()
+    assert (outcome.step, outcome.finished) == (25, True)
+    assert capsys.readouterr().err.count("gradients cannot be watched: gradient_flow: no gradient reaches") == 1
+
+
+def test_a_look_is_due_after_some_updates():
     watch = GradientWatch(None, KnownTraining())
-    assert [watch.due(0.1) for _ in range(10)] == [False] * 9 + [True]
+    assert [watch.count_update(0.1, False) for _ in range(10)] == [False] * 9 + [True]
     assert SMALL["max_steps"] < 10  # so that other tests of training never look

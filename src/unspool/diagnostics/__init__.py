@@ -3,7 +3,7 @@
 from unspool.diagnostics.diagnosis import Diagnosis, diagnose
 from unspool.diagnostics.figures import COLOURS, draw
 from unspool.diagnostics.gradient_flow import GradientFlow, gradient_flow, student_quantile
-from unspool.diagnostics.recording import Recording, record
+from unspool.diagnostics.recording import Recording, evaluating, record
 from unspool.diagnostics.remedies import KnownTraining, Remedy, Verdict, judge
 from unspool.diagnostics.report import card, page, report
 from unspool.diagnostics.saturation import Activation, Saturation, saturation
@@ -26,6 +26,7 @@ __all__ = [
     "card",
     "diagnose",
     "draw",
+    "evaluating",
     "gradient_flow",
     "judge",
     "lyapunov_exponents",

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unspool.diagnostics.gradient_flow import GradientFlow, gradient_flow
-from unspool.diagnostics.recording import Recording
+from unspool.diagnostics.recording import Recording, evaluating
 from unspool.diagnostics.remedies import KnownTraining, Verdict, judge
 from unspool.diagnostics.saturation import Saturation, saturation
 from unspool.diagnostics.spectrum import Spectrum, spectrum
@@ -58,8 +58,8 @@ def diagnose(
     """Measures gradients, saturation and spectrum of every recurrent layer of a model, and judges.
 
     Args:
-        model: holds `Recurrent` layers or modules of `unspool.nn`; put it in evaluation mode for measurements without
-            dropout. Nothing of it is changed, and no random number is drawn in evaluation mode.
+        model: holds `Recurrent` layers or modules of `unspool.nn`. It runs in evaluation mode, without dropout, and nothing
+            of it is changed.
         loss: runs the model and returns a sum over the sequences of the loss of one step in each.
         at: [B] or one for all: that step; the last of each sequence unless given.
         training: what is known of its training; it makes the verdicts sharper.
@@ -67,7 +67,8 @@ def diagnose(
     Raises:
         ConfigError: the model has no recurrent layer, or the loss does not depend on it.
     """
-    flows, recordings = gradient_flow(model, loss, at)
+    with evaluating(model):
+        flows, recordings = gradient_flow(model, loss, at)
     saturations = [saturation(one) for one in recordings]
     spectra = [spectrum(one) for one in recordings]
     return Diagnosis(flows, saturations, spectra, recordings, judge(flows, saturations, recordings, training), training)

@@ -14,7 +14,7 @@ from torch import nn
 
 from unspool.diagnostics.recording import Recording, record
 from unspool.errors import ConfigError
-from unspool.types import Float, Tensor
+from unspool.types import Float, Int, Tensor
 
 ARRIVES = 0.01
 """The share of a gradient that counts as arriving; beyond the memory horizon less than this does."""
@@ -129,7 +129,7 @@ def _norms(recording: Recording, gradients: Sequence[Tensor | None], at: Tensor 
     """|dL/ds| of each state by the lag from step `at`; NaN beyond a sequence's first step."""
     num_steps, batch_size = recording.x.shape[:2]
     last = torch.full((batch_size,), num_steps) if recording.lengths is None else recording.lengths.cpu()
-    steps = (last - 1 if at is None else torch.as_tensor(at).expand(batch_size)).to(recording.x.device)
+    steps = _steps(last, at).to(recording.x.device)
     lags = torch.arange(min(num_steps, _MOST_LAGS), device=recording.x.device).unsqueeze(1)
     places = steps + lags if recording.reverse else steps - lags
     inside = (places >= 0) & (places < last.to(places))
@@ -140,6 +140,19 @@ def _norms(recording: Recording, gradients: Sequence[Tensor | None], at: Tensor 
         found.append(torch.where(inside, norms.gather(0, kept), torch.nan))
     whole = torch.stack(found)
     return whole[:, inside.any(1)]
+
+
+def _steps(last: Int[Tensor, " B"], at: Tensor | int | None) -> Int[Tensor, " B"]:
+    """The step whose loss is measured, of each sequence."""
+    if at is None:
+        return last - 1
+    steps = torch.as_tensor(at).cpu()
+    if steps.is_floating_point() or steps.shape not in ((), last.shape):
+        raise ConfigError(f"gradient_flow: at must be an integer, or {list(last.shape)} of them, got {at}.")
+    steps = steps.long().expand(len(last))
+    if bool(((steps < 0) | (steps >= last)).any()):
+        raise ConfigError(f"gradient_flow: at must lie within each sequence, {last.tolist()} steps long, got {at}.")
+    return steps
 
 
 def _flow(recording: Recording, norms: Float[Tensor, "S K B"]) -> GradientFlow:

@@ -99,6 +99,18 @@ def _names(name: str, module: nn.Module) -> Iterator[str]:
 
 
 @contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """While it is open, a module and all in it are in evaluation mode."""
+    training = [one for one in module.modules() if one.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for one in training:
+            one.training = True
+
+
+@contextmanager
 def record(model: nn.Module) -> Iterator[list[Recording]]:
     """While it is open, every scan of the model runs with probes and is kept in the list, in the order of the calls.
 

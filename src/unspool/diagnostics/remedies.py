@@ -17,6 +17,7 @@ from unspool.diagnostics.saturation import Activation, Saturation
 KINDS = ("diverged", "exploding", "dead", "saturated", "truncated", "vanishing", "healthy")
 """Verdicts, the gravest first."""
 
+_FEWEST = 4  # lags to judge by
 _EXPLODES = 10.0  # how much larger a gradient is at the longest lag than at the shortest
 _SATURATED = 0.6  # share of the gates' values near their bounds; 0.44 in a trained GRU (the demo's)
 _DEAD = 0.5
@@ -113,6 +114,8 @@ def judge(
     layers = [_Layer(*parts, training) for parts in zip(flows, saturations, recordings, strict=True)]
     found = [verdict for layer in layers if (verdict := _judge_layer(layer)) is not None]
     if not found:
+        if all(len(f.total) < _FEWEST for f in flows):
+            return [Verdict("healthy", "", f"sequences of fewer than {_FEWEST} steps are too short to judge.")]
         reached = ", ".join(f"{f.layer} {f.reach} steps, {f.growth:.3f} a step" for f in flows)
         return [Verdict("healthy", "", f"nothing is the matter. Memory horizon and growth of the gradient: {reached}.")]
     return sorted(found, key=lambda verdict: KINDS.index(verdict.kind))
@@ -158,6 +161,8 @@ class _Layer:
 
 def _judge_layer(layer: _Layer) -> Verdict | None:
     checks = (_diverged, _exploding, _dead, _saturated, _truncated, _vanishing)  # as in KINDS
+    if len(layer.flow.total) < _FEWEST:
+        return _diverged(layer)
     return next((verdict for check in checks if (verdict := check(layer)) is not None), None)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unspool.cells import GatedCell
-from unspool.diagnostics.recording import Recording
+from unspool.diagnostics.recording import Recording, evaluating
 from unspool.errors import LoweringError
 from unspool.kernels import Instruction, Program, parse
 from unspool.kernels.program import Operand
@@ -73,10 +73,15 @@ def saturation(recording: Recording, most_rows: int = 4096) -> Saturation:
     norms = {
         n: s.norm(dim=-1).square().mean(1).sqrt().cpu() for n, s in zip(recording.names, recording.states, strict=True)
     }
-    # -inf is the log-scale of an empty memory
-    bad = torch.stack([(~(s < torch.inf)).flatten(1).any(1) for s in recording.states]).any(0).nonzero()
-    first = None if not len(bad) else int(bad[-1 if recording.reverse else 0])
-    activations = _activations(recording, most_rows)
+    bad = [
+        # where a state begins at -inf, that is the log-scale of an empty memory
+        (~(s < torch.inf) if bool((begin == -torch.inf).any()) else ~s.isfinite()).flatten(1).any(1)
+        for s, begin in zip(recording.states, recording.initial, strict=True)
+    ]
+    steps = torch.stack(bad).any(0).nonzero()
+    first = None if not len(steps) else int(steps[-1 if recording.reverse else 0])
+    with evaluating(recording.cell):
+        activations = _activations(recording, most_rows)
     keeping = [a for a in activations if a.name == recording.cell.keeping_gate and a.kind == "sigmoid"]
     constants = -1 / keeping[0].values.double().mean(0).clamp(1e-6, 1 - 1e-7).log() if keeping else None
     return Saturation(recording.layer, activations, constants, norms, first)
@@ -153,7 +158,7 @@ def _is_relu(operands: tuple[Operand, ...], made: Mapping[str, Instruction]) -> 
 
 
 def _measure(name: str, kind: str, values: Tensor, source: Tensor) -> Activation:
-    spread = float(source.std())
+    spread = float(source.std()) if source.numel() > 1 else 0.0
     if kind == "relu":
         zero = values <= 0
         return Activation(

@@ -5,6 +5,7 @@ Jacobian-vector products come from PyTorch's forward-mode differentiation of the
 
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ def spectrum(recording: Recording, num_exponents: int = 16, most_steps: int = 20
     Args:
         recording: what a scan did.
         num_exponents: how many exponents, at most the state's size.
-        most_steps: steps of the trajectory to follow, its last ones.
+        most_steps: steps of the trajectory to follow, its last ones, after the last reset.
         row: the sequence.
     """
     path = _Path(recording, row, most_steps)
@@ -78,14 +79,18 @@ class _Path:
     """One sequence's trajectory in float64, and the Jacobian of each of its steps applied to tangents."""
 
     def __init__(self, recording: Recording, row: int, most_steps: int):
-        self.cell = recording.cell
+        self.cell = deepcopy(recording.cell).double().eval()
         self.weights = recording.weights.map(torch.Tensor.double)
         length = recording.x.shape[0] if recording.lengths is None else int(recording.lengths[row])
         self.x = recording.x[:, row].double()
         self.before = [s[:, row].double() for s in recording.before()]
         order = range(length - 1, -1, -1) if recording.reverse else range(length)
+        marks = [
+            place for place, t in enumerate(order) if recording.reset is not None and bool(recording.reset[t, row])
+        ]
+        after = order[marks[-1] + 1 :] if marks else order  # nothing of a state passes a reset
         # an empty memory has the log-scale -inf, whose tangent has no meaning
-        self.steps = [t for t in order if all(bool(s[t].isfinite().all()) for s in self.before)][-most_steps:]
+        self.steps = [t for t in after if all(bool(s[t].isfinite().all()) for s in self.before)][-most_steps:]
         self.sizes = [s.shape[-1] for s in self.before]
         self.size = sum(self.sizes)
 
@@ -111,22 +116,25 @@ class _Path:
         frame = self._frame(count)
         sums, counted = torch.zeros(count, dtype=torch.float64), 0
         for place, t in enumerate(self.steps):
-            turned, stretched = torch.linalg.qr(self.apply(t, frame).cpu().T)
+            carried = self.apply(t, frame).cpu()
+            if not bool(carried.isfinite().all()):
+                break
+            turned, stretched = torch.linalg.qr(carried.T)
             frame = turned.T.to(self.x.device)
             if place >= len(self.steps) // 10:
                 sums, counted = sums + stretched.diagonal().abs().log(), counted + 1
-        return (sums / counted).sort(descending=True).values
+        return (sums / max(1, counted)).sort(descending=True).values
 
     def singular_values(self, lags: Sequence[int], directions: int) -> tuple[Tensor, ...]:
         tangents, found = self._frame(directions), []
         steps = self.steps[-max(lags, default=0) :] if lags else []
         for place, t in enumerate(steps, start=1):
             tangents = self.apply(t, tangents)
-            if place in lags:
-                found.append(torch.linalg.svdvals(tangents.cpu()))
             size = float(tangents.norm())
             if size and not 1e-100 < size < 1e100:  # what follows would be no numbers
                 break
+            if place in lags:
+                found.append(torch.linalg.svdvals(tangents.cpu()))
         return tuple(found)
 
     def _frame(self, count: int) -> Tensor:

@@ -89,7 +89,8 @@ class ScannedModule(nn.RNNBase):
                 "whose loop would have the traced number of steps for ever; use torch.export."
             )
         reason = reason_for_torch(data)
-        if reason and not extended and (is_traced() or not self._reads_other_weights()):
+        own_way = extended or "bptt" in vars(self)  # through time, which PyTorch's kernel does not go
+        if reason and not own_way and (is_traced() or not self._reads_other_weights()):
             say_handover(self, _sizes(input, self.batch_first), data, reason)
             return self.theirs.forward(self, input, hx)
         if not isinstance(input, PackedSequence):

@@ -283,8 +283,8 @@ class LanguageModeling(Task):
         with self._tokens_of(data) as file:
             tokens = file.tokens()
             count = min(num_steps, len(tokens) - 1)
-            if count < 3:
-                raise DataError(f"{data}: {len(tokens)} {self.unit}, a diagnosis needs at least 4; give a longer text.")
+            if len(tokens) < 5:
+                raise DataError(f"{data}: {len(tokens)} {self.unit}, a diagnosis needs at least 5; give a longer text.")
             rows = min(num_sequences, (len(tokens) - 1) // count)  # that do not overlap
             apart = (len(tokens) - count - 1) // max(1, rows - 1)
             parts = [torch.from_numpy(tokens[r * apart : r * apart + count + 1].astype("int64")) for r in range(rows)]

@@ -1,5 +1,6 @@
 """Metrics on disk: one JSON line for each report, always; TensorBoard files if asked."""
 
+import contextlib
 import json
 import statistics
 from pathlib import Path
@@ -59,7 +60,14 @@ class MetricsLog:
 def typical_gradient_norm(folder: Path) -> float | None:
     """The median norm of the gradient in the last hundred reports of a run; None where there are none."""
     path = folder / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    reports = [json.loads(line) for line in lines if line.startswith('{"event": "train"')][-100:]
-    norms = [value for report in reports if (value := report.get("gradient_norm")) is not None]
-    return statistics.median(norms) if norms else None
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    norms = []
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError, AttributeError):  # a run that was killed may leave half a line
+            report = json.loads(line)
+            norms += (
+                [float(report["gradient_norm"])]
+                if report.get("event") == "train" and report.get("gradient_norm")
+                else []
+            )
+    return statistics.median(norms[-100:]) if norms else None

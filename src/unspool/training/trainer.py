@@ -167,6 +167,7 @@ class Trainer:
 
     def _update(self) -> None:
         counters, settings, began = self.counters, self.settings, time.monotonic()
+        clipped = counters.clipped
         batch = self.batches.batch(counters.epoch, counters.index).to(self.device)
         state = self.state if counters.index else None
         self.model.train()
@@ -185,7 +186,7 @@ class Trainer:
             self._skip(value, norm)
             self.state = carried if is_finite(carried) else self.model.initial_state(self.batches.batch_size)
         self._advance()
-        if self.watch is not None and self.watch.due(time.monotonic() - began):
+        if self.watch is not None and self.watch.count_update(time.monotonic() - began, counters.clipped > clipped):
             self._look(batch, state, norm)
         self.progress.update(counters.step, loss.count, value, counters.epoch)
         if counters.step % settings.report_steps == 0 or counters.finished:
@@ -203,9 +204,10 @@ class Trainer:
 
     def _look(self, batch: Any, state: Any, norm: float) -> None:
         assert self.watch is not None
-        seen = self.watch.look(batch.last_step(), state, norm, self.counters.step, self.counters.clipped)
-        self.progress.note(seen.summary)
-        self.metrics.write("gradients", step=self.counters.step, **seen.values)
+        seen = self.watch.look(batch.last_step(), state, norm)
+        if seen.summary:
+            self.progress.note(seen.summary)
+            self.metrics.write("gradients", step=self.counters.step, **seen.values)
         for line in seen.news:
             self.progress.line(f"step {self.counters.step}: {line}")
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+import statistics
 import time
 from typing import Any, NamedTuple
 
-from unspool.diagnostics import KnownTraining, Verdict, gradient_flow, judge, saturation
+from unspool.diagnostics import KnownTraining, Verdict, evaluating, gradient_flow, judge, saturation
+from unspool.errors import ConfigError
 
 _SHARE = 0.02  # of the time of training; measured by benchmarks/diagnosis/cost.py
 _FIRST = 10  # updates before the first look
@@ -39,48 +41,51 @@ class GradientWatch:
 
     def __init__(self, model: Any, training: KnownTraining):
         self.model, self.training = model, training
-        self.wait, self.updates, self.seconds = _FIRST, 0, 0.0
-        self.place: tuple[int, int] | None = None  # step and clipped updates at the last look
+        self.wait: float = _FIRST
+        self.updates, self.seconds, self.clipped, self.looks = 0, 0.0, 0, 0  # the first three since the last look
         self.known: dict[str, str] = {}
         self.norms: list[float] = []
 
-    def due(self, seconds: float) -> bool:
-        """Counts an update that took so long; whether to look after it."""
-        self.updates, self.seconds = self.updates + 1, self.seconds + seconds
+    def count_update(self, seconds: float, clipped: bool) -> bool:
+        """Takes note of an update that took so long; returns whether to look after it."""
+        self.updates, self.seconds, self.clipped = self.updates + 1, self.seconds + seconds, self.clipped + clipped
         return self.updates >= self.wait
 
-    def look(self, last_step: Any, state: Any, norm: float, step: int, clipped: int) -> Look:
+    def look(self, last_step: Any, state: Any, norm: float) -> Look:
         """Looks at the present weights.
 
         Args:
             last_step: a batch whose last step alone counts.
             state: what training began the batch from.
             norm: the gradient's, of this update.
-            step, clipped: updates so far, and how many of them were clipped.
         """
         began = time.monotonic()
         self.norms = [*self.norms[-30:], *([norm] if math.isfinite(norm) else [])]
-        typical = sorted(self.norms)[len(self.norms) // 2] if self.norms else None
-        self.model.eval()
-        flows, recordings = gradient_flow(self.model, lambda: self.model.loss(last_step, state).sum)
-        states = [saturation(one, most_rows=512) for one in recordings]
-        verdicts = judge(flows, states, recordings, dataclasses.replace(self.training, gradient_norm=typical))
-        self.model.train()
-        longest = max(flows, key=lambda flow: flow.memory_horizon)
-        is_first, before, self.place = self.place is None, self.place or (0, 0), (step, clipped)
-        rate = (clipped - before[1]) / max(1, step - before[0])
+        known = dataclasses.replace(self.training, gradient_norm=statistics.median(self.norms) if self.norms else None)
+        try:
+            with evaluating(self.model):
+                flows, recordings = gradient_flow(self.model, lambda: self.model.loss(last_step, state).sum)
+        except ConfigError as error:
+            self.wait = math.inf
+            return Look("", {}, [f"gradients cannot be watched: {error}"])
+        saturations = [saturation(recording, most_rows=512) for recording in recordings]
+        verdicts = judge(flows, saturations, recordings, known)
+        longest, rate = max(flows, key=lambda flow: flow.memory_horizon), self.clipped / max(1, self.updates)
         summary = f"horizon {longest.reach}  growth {longest.growth:.3f}  clipped {rate:.0%}"
         values = {
             "memory_horizon": longest.memory_horizon, "growth": longest.growth, "clip_rate": rate, "verdict": verdicts[0].kind
         }  # fmt: skip
         for flow in flows:
             values |= {f"memory_horizon/{flow.layer}": flow.memory_horizon, f"growth/{flow.layer}": flow.growth}
-        seen = Look(summary, values, self._news(verdicts))
+        self._plan(time.monotonic() - began)
+        return Look(summary, values, self._news(verdicts))
+
+    def _plan(self, cost: float) -> None:
+        """When to look again, after a look that took so long."""
         per_update = max(self.seconds / max(1, self.updates), 1e-9)
-        self.wait = max(_FIRST, math.ceil((time.monotonic() - began) / (_SHARE * per_update)))
-        self.wait = min(self.wait, _SECOND) if is_first else self.wait
-        self.updates, self.seconds = 0, 0.0
-        return seen
+        self.wait = max(_FIRST, math.ceil(cost / (_SHARE * per_update)))
+        self.wait = self.wait if self.looks else min(self.wait, _SECOND)
+        self.updates, self.seconds, self.clipped, self.looks = 0, 0.0, 0, self.looks + 1
 
     def _news(self, verdicts: list[Verdict]) -> list[str]:
         now = {verdict.layer: verdict.kind for verdict in verdicts if verdict.kind != "healthy"}
