@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 from unspool.kernels import CellPrograms, Signature, trace, trace_adjoint
+from unspool.kernels.dispatch import constant_to_compilers
 
 _PROGRAMS: dict[Any, CellPrograms] = {}
 """Traced programs of all cells, by their class and settings: tracing takes tenths of a second, and layers share it."""
@@ -17,7 +17,7 @@ _STEP_PROGRAMS: dict[Any, str] = {}
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
-@torch.compiler.assume_constant_result  # torch.compile does not look inside, and takes the programs as they are now
+@constant_to_compilers  # which take the programs as they are now
 def trace_cell(cell: Any, probed: bool, *counts: int) -> CellPrograms:
     """Forward and adjoint of a gated cell's equations as they stand now; `counts` are those of their signature."""
     signature = Signature(*counts)

@@ -1,8 +1,9 @@
 """Which way a scan goes: who has to see an operator, and a word about a way that is slow without need."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.autograd import forward_ad
 
 from unspool.kernels import isa
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 _NOT_REAL = ("lengths", "reset", "targets")  # tensors of integers and booleans
 NARROW_REMEDY = "keep the parameters in float32, and use torch.autocast for products in bfloat16"
 
@@ -19,6 +21,15 @@ def is_eager(tensors: Iterable[Tensor | None]) -> bool:
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return False
     return all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+
+
+def constant_to_compilers(function: Function) -> Function:
+    """Marks a function into which torch.compile does not look: it takes the result as it is while compiling.
+
+    What `torch.compiler.assume_constant_result` does, without importing the compiler, which takes two seconds.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def is_transformed() -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from unspool.errors import ShapeError
 from unspool.kernels import native_scan
-from unspool.kernels.dispatch import is_eager, is_transformed, warn_slow
+from unspool.kernels.dispatch import constant_to_compilers, is_eager, is_transformed, warn_slow
 from unspool.kernels.explanation import explain_scan, note
 from unspool.kernels.fold import fold, fold_adjoint, run_program
 from unspool.kernels.masks import reset_within
@@ -68,7 +68,7 @@ def gated_scan(
     return tuple(_scan(*programs, reverse, narrow, training, *inputs)[:-1])
 
 
-@torch.compiler.assume_constant_result  # torch.compile does not look inside
+@constant_to_compilers
 def _counts(program: str) -> tuple[int, ...]:
     """How many inputs of each group a program takes."""
     return parse(program).counts

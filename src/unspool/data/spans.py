@@ -1,0 +1,90 @@
+"""Spans (chunks, named entities) from tags and back, in IOB1, BIO and BIOES, by the rules of conlleval."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from unspool.errors import DataError
+
+SCHEMES = ("bio", "iob1", "bioes")
+
+
+class Span(NamedTuple):
+    """The words first..last (the last one included) and what they are."""
+
+    first: int
+    last: int
+    label: str
+
+
+def split_tag(tag: str) -> tuple[str, str]:
+    """``B-PER`` as ``("B", "PER")``; a tag that is none of B I E S O with a label is a label of its own kind."""
+    mark, dash, label = tag.partition("-")
+    return (mark, label) if dash and mark in "BIES" and mark else ("O", "") if tag == "O" else ("", tag)
+
+
+def detect_scheme(sentences: Iterable[Sequence[str]]) -> str | None:
+    """The scheme that tags are written in; None where they are not those of spans."""
+    marks, begins_inside = set[str](), False
+    for tags in sentences:
+        before = ("O", "")
+        for tag in tags:
+            mark, label = split_tag(tag)
+            if not mark:
+                return None
+            marks.add(mark)
+            begins_inside = begins_inside or (mark == "I" and (before[0] == "O" or before[1] != label))
+            before = mark, label
+    if marks <= {"O"}:
+        return None
+    return "bioes" if marks & {"E", "S"} else "iob1" if begins_inside else "bio"
+
+
+def spans_of(tags: Sequence[str]) -> list[Span]:
+    """The spans of a sentence, in any of the schemes; where tags contradict each other, as conlleval reads them."""
+    found: list[Span] = []
+    before, first = ("O", ""), 0
+    for place, tag in enumerate([*tags, "O"]):
+        now = split_tag(tag)
+        if before[0] != "O" and _parts(before, now):
+            found.append(Span(first, place - 1, before[1]))
+        if now[0] != "O" and (before[0] == "O" or _parts(before, now)):
+            first = place
+        before = now
+    return found
+
+
+def tags_of(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
+    """The tags of a sentence of so many words.
+
+    Raises:
+        DataError: spans overlap or lie outside.
+    """
+    tags, last = ["O"] * length, Span(-1, -1, "")
+    for span in sorted(spans):
+        if span.first <= last.last or not 0 <= span.first <= span.last < length:
+            raise DataError(f"span {tuple(span)} overlaps another or lies outside of {length} words.")
+        touches = span.first == last.last + 1 and span.label == last.label
+        for place in range(span.first, span.last + 1):
+            tags[place] = f"I-{span.label}"
+        if scheme != "iob1" or touches:
+            tags[span.first] = f"B-{span.label}"
+        if scheme == "bioes":
+            tags[span.last] = f"{'S' if span.first == span.last else 'E'}-{span.label}"
+        last = span
+    return tags
+
+
+def may_follow(before: str | None, tag: str | None, scheme: str) -> bool:
+    """Whether a tag may come after another; None stands for the sentence's beginning and its end."""
+    (mark, label), (next_mark, next_label) = (split_tag(t or "O") for t in (before, tag))
+    if scheme == "iob1":
+        return next_mark != "B" or (mark != "O" and label == next_label)
+    inside = mark in "BI" and bool(mark)
+    if scheme == "bioes" and inside:
+        return next_mark in ("I", "E") and label == next_label
+    return next_mark not in ("I", "E") or (inside and label == next_label)
+
+
+def _parts(before: tuple[str, str], now: tuple[str, str]) -> bool:
+    """Whether a span ends between two tags, the first of which is in one."""
+    return now[0] in ("O", "B", "S") or before[0] in ("E", "S") or before[1] != now[1]
