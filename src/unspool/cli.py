@@ -1,6 +1,7 @@
 """The command line: a switchboard from words to rooms, with no logic of its own."""
 
 import argparse
+import contextlib
 import io
 import os
 import sys
@@ -17,7 +18,7 @@ from unspool.diagnostics import KnownTraining, diagnose, draw, report, selective
 from unspool.errors import ConfigError, UnspoolError, did_you_mean
 from unspool.kernels.isa import instruction_set
 from unspool.search import Sampling
-from unspool.tasks import TASKS, LanguageModeling
+from unspool.tasks import TASKS, LanguageModeling, Tagging
 from unspool.training import SECTIONS, Trainer, find_device, model_size, typical_gradient_norm
 
 
@@ -85,6 +86,13 @@ def _parser() -> ArgumentParser:
         "--unknown", choices=("error", "token"), default="error", help="what to do with unknown symbols of the prompt"
     )
     generate.set_defaults(run=_generate)
+
+    predict = commands.add_parser("predict", help="fill in what a tagger predicts", description="Predicts tags.")
+    predict.add_argument("folder", type=Path, metavar="DIR", help="folder of a tagger")
+    predict.add_argument("source", metavar="IN", help="file in columns, as in training; - for standard input")
+    predict.add_argument("--out", type=Path, metavar="FILE", help="where to write; standard output by default")
+    predict.add_argument("--skip-bad", action="store_true", help="pass malformed sentences on as they are")
+    predict.set_defaults(run=_predict)
 
     diagnose = commands.add_parser(
         "diagnose",
@@ -192,6 +200,14 @@ def _generate(options: argparse.Namespace) -> None:
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
+
+
+def _predict(options: argparse.Namespace) -> None:
+    pieces = load(options.folder, Tagging.name).predict_file(options.source, options.skip_bad)
+    file = options.out.open("wb") if options.out else sys.stdout.buffer
+    with file if options.out else contextlib.nullcontext():
+        for piece in pieces:
+            file.write(piece.encode("utf-8", "surrogateescape"))
 
 
 def _diagnose(options: argparse.Namespace) -> None:

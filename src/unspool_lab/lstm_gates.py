@@ -44,13 +44,13 @@ def _one(bias: float) -> tuple[Row, list[float]]:
         for t in range(_STEPS - 1, 0, -1):
             wanted.append(wanted[-1] * forget[t])
         theory = torch.stack(wanted).norm(dim=-1).square().mean(1).sqrt()
-    error = float(((flow.norms["c"] - theory) / theory).abs().max())
+    error = float(((flow.gradient_by_lag["c"] - theory) / theory).abs().max())
     kept = math.log(0.5) / math.log(1 / (1 + math.exp(-bias)))
     row: Row = {
         "forget_bias": bias, "theory": 1 / (1 + math.exp(-bias)), "measured": flow.growth, "half_life": kept,
         "memory_horizon": flow.memory_horizon, "relative_error": error,
     }  # fmt: skip
-    return row, flow.norms["c"].tolist()
+    return row, flow.gradient_by_lag["c"].tolist()
 
 
 def run(seed: int, say: Say) -> Result:

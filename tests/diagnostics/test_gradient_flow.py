@@ -34,12 +34,12 @@ def test_norms_from_probes_are_those_of_an_unrolled_reference(name):
     output.sin().sum().backward()
     worst = 0.0
     for lag in range(1, 9):
-        for place, state in enumerate(flow.norms):
+        for place, state in enumerate(flow.gradient_by_lag):
             tensor = reached[8 - lag][place]
             wanted = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
             norm = wanted.norm(dim=-1).square().mean().sqrt()
-            torch.testing.assert_close(flow.norms[state][lag], norm, rtol=1e-6, atol=1e-12)
-            worst = max(worst, float((flow.norms[state][lag] - norm).abs() / norm.clamp(min=1e-12)))
+            torch.testing.assert_close(flow.gradient_by_lag[state][lag], norm, rtol=1e-6, atol=1e-12)
+            worst = max(worst, float((flow.gradient_by_lag[state][lag] - norm).abs() / norm.clamp(min=1e-12)))
     print(f"{name}: probes beside the unrolled reference, largest relative difference {worst:.1e}")
 
 

@@ -1,8 +1,7 @@
 """A diagnosis: everything that is measured of a model in one pass, and the verdicts."""
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,20 +31,15 @@ class Diagnosis:
     training: KnownTraining
 
     def to_values(self) -> dict[str, Any]:
-        """All figures as plain values for JSON; what is not finite is None."""
-        layers = [_values(*parts) for parts in zip(self.flows, self.saturations, self.spectra, strict=True)]
-        verdicts = [
-            {
-                "kind": v.kind, "layer": v.layer, "words": v.words,
-                "remedies": [{**vars(r), "flags": r.flags} for r in v.remedies],
-            }
-            for v in self.verdicts
-        ]  # fmt: skip
+        """All numbers as plain values for JSON, under the names of the attributes; what is not finite stays so."""
+        parts = zip(self.flows, self.saturations, self.spectra, strict=True)
         return {
             "verdict": self.verdicts[0].kind,
-            "verdicts": verdicts,
-            "training": vars(self.training),
-            "layers": layers,
+            "verdicts": [
+                {**_plain(v), "remedies": [{**_plain(r), "flags": r.flags} for r in v.remedies]} for v in self.verdicts
+            ],
+            "training": _plain(self.training),
+            "layers": [{name: value for part in layer for name, value in _plain(part).items()} for layer in parts],
         }
 
 
@@ -74,38 +68,14 @@ def diagnose(
     return Diagnosis(flows, saturations, spectra, recordings, judge(flows, saturations, recordings, training), training)
 
 
-def _values(flow: GradientFlow, saturated: Saturation, found: Spectrum) -> dict[str, Any]:
-    constants = saturated.time_constants
-    return {
-        "layer": flow.layer,
-        "reverse": flow.reverse,
-        "memory_horizon": flow.memory_horizon,
-        "horizon_is_bounded": flow.bounded,
-        "growth": _number(flow.growth),
-        "growth_low": _number(flow.growth_low),
-        "growth_high": _number(flow.growth_high),
-        "gradient_by_lag": {name: _numbers(norms) for name, norms in flow.norms.items()},
-        "first_nonfinite": saturated.first_nonfinite,
-        "state_norms": {name: _numbers(norms) for name, norms in saturated.state_norms.items()},
-        "activations": [
-            {"name": a.name, "kind": a.kind, "low": a.low, "high": a.high, "dead": a.dead, "spread": _number(a.spread)}
-            for a in saturated.activations
-        ],
-        "time_constants": None if constants is None else _numbers(constants),
-        "lyapunov_exponents": _numbers(found.exponents),
-        "spectral_radius": {gate: _number(radius) for gate, radius in found.spectral_radius.items()},
-        "state_size": found.size,
-        "singular_directions": found.directions,
-        "singular_values": [
-            {"lag": lag, "values": _numbers(values)}
-            for lag, values in zip(found.lags, found.singular_values, strict=True)
-        ],
-    }
-
-
-def _number(value: float) -> float | None:
-    return float(f"{value:.6g}") if math.isfinite(value) else None
-
-
-def _numbers(values: Tensor) -> list[float | None]:
-    return [_number(value) for value in values.tolist()]
+def _plain(value: Any) -> Any:
+    """Dataclasses, tensors and what holds them as what JSON knows, to six digits; fields without a repr are left out."""
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.repr}
+    if isinstance(value, Tensor):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -57,7 +57,9 @@ def figures(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
         (
             "The same as a map",
             "One row for each state of each layer; a step to the left is a step further from the loss.",
-            draw(lambda f: _map(f, diagnosis), height=1.1 + 0.35 * sum(len(f.norms) for f in diagnosis.flows)),
+            draw(
+                lambda f: _map(f, diagnosis), height=1.1 + 0.35 * sum(len(f.gradient_by_lag) for f in diagnosis.flows)
+            ),
         ),
         (
             "Size of the states over time",
@@ -119,7 +121,7 @@ def _map(figure: Any, diagnosis: Diagnosis) -> None:
     rows, names = [], []
     lags = _seen(diagnosis)
     for flow in diagnosis.flows:
-        for name, norms in flow.norms.items():
+        for name, norms in flow.gradient_by_lag.items():
             shares = _positive(norms[:lags] / flow.total[:2].max())
             rows.append([math.log10(v) if v == v else math.nan for v in shares] + [math.nan] * (lags - len(shares)))
             names.append(f"{flow.layer} {name}")

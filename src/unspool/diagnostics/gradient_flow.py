@@ -29,7 +29,7 @@ class GradientFlow:
     Attributes:
         layer: its name.
         reverse: it reads from the end, so that its lags run into the future.
-        norms: for each state, the root mean square over the batch of |dL/ds|, [K]; the first is lag 0.
+        gradient_by_lag: for each state, the root mean square over the batch of |dL/ds|, [K]; the first is lag 0.
         total: the same of all states together, [K].
         growth: factor per step, fitted to log |dL/ds| from lag 1 on; 0 where nothing arrives, NaN with fewer than three lags.
         growth_low, growth_high: its 95 % confidence interval, from the slopes of the batch's sequences; of a single
@@ -41,7 +41,7 @@ class GradientFlow:
 
     layer: str
     reverse: bool
-    norms: dict[str, Tensor]
+    gradient_by_lag: dict[str, Tensor]
     total: Float[Tensor, " K"]
     growth: float
     growth_low: float

@@ -6,7 +6,7 @@ Jacobian-vector products come from PyTorch's forward-mode differentiation of the
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ class Spectrum:
     singular_values: tuple[Tensor, ...]
     directions: int
     size: int
-    eigenvalues: dict[str, Tensor]
+    eigenvalues: dict[str, Tensor] = field(repr=False)
     spectral_radius: dict[str, float]
 
 

@@ -1,0 +1,120 @@
+import json
+import random
+
+import pytest
+
+import unspool
+from unspool.cli import main
+
+NETWORK = ["--hidden-size", 16, "--num-layers", 1, "--embedding-size", 8, "--spelling-size", 12, "--character-size", 8]
+
+
+def treebank(count, seed):
+    """Sentences in which ``well`` is an adverb after a verb and a noun after an article: context decides."""
+    chance, text = random.Random(seed), []
+    words = {
+        "DET": ["the", "a"],
+        "NOUN": ["well", "dog", "cat"],
+        "VERB": ["ran", "slept", "dried"],
+        "ADV": ["well", "fast"],
+    }
+    for number in range(count):
+        tags = ["DET", "NOUN", "VERB", "ADV"][: chance.choice([3, 4])]
+        text.append(f"# sent_id = {number}")
+        for place, tag in enumerate(tags, start=1):
+            word = chance.choice(words[tag])
+            text.append(f"{place}\t{word}\t{word}\t{tag}\t{tag[0]}\tKind={tag.title()}\t0\troot\t_\tKept={place}")
+        text.append("")
+    return "\n".join(text) + "\n"
+
+
+def call(*words):
+    return main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tagging")
+    for split, count in (("train", 300), ("dev", 40)):
+        (folder / f"{split}.conllu").write_text(treebank(count, len(split)), encoding="utf-8")
+    arguments = [
+        "train",
+        "tagging",
+        "--train",
+        folder / "train.conllu",
+        "--dev",
+        folder / "dev.conllu",
+        "--out",
+        folder / "m",
+    ]
+    assert (
+        call(
+            *arguments,
+            *NETWORK,
+            "--max-steps",
+            120,
+            "--batch-words",
+            200,
+            "--learning-rate",
+            0.02,
+            "--epochs",
+            20,
+            "--json",
+        )
+        == 0
+    )
+    return folder
+
+
+def test_context_decides(trained, capsys):
+    assert call("evaluate", trained / "m", "--data", trained / "dev.conllu", "--json") == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["upos_accuracy"] == values["xpos_accuracy"] == values["feats_accuracy"] == 1.0
+    tagger = unspool.load(trained / "m")
+    assert [tags["upos"] for tags in tagger.tag(["the", "well", "ran", "well"])] == ["DET", "NOUN", "VERB", "ADV"]
+    assert tagger.tag([]) == []
+
+
+def test_prediction_changes_nothing_but_the_predicted_columns(trained, capsys):
+    blank = "\t_" * 8
+    text = f"# a comment\r\n1-2\tawell{blank}\n1\ta{blank}\n2\twell{blank} y\n2.1\te\t_\tX{blank[:-4]}\n3\tran{blank}"
+    (trained / "in.conllu").write_bytes(text.encode())
+    assert call("predict", trained / "m", trained / "in.conllu", "--out", trained / "out.conllu") == 0
+    for word, tag in (("1\ta", "DET"), ("2\twell", "NOUN"), ("3\tran", "VERB")):
+        text = text.replace(f"{word}\t_\t_\t_\t_", f"{word}\t_\t{tag}\t{tag[0]}\tKind={tag.title()}")
+    assert (trained / "out.conllu").read_bytes().decode() == text
+
+
+def test_a_malformed_line_is_named_or_passed_on(trained, capsys):
+    text = "1\ta\t_\t_\n\n1\twell\t_\t_\t_\t_\t_\t_\t_\t_\n\n"
+    (trained / "bad.conllu").write_text(text, encoding="utf-8")
+    assert call("predict", trained / "m", trained / "bad.conllu") == 2
+    assert f"{trained / 'bad.conllu'}:1: 4 columns, expected 10; is a tab missing?" in capsys.readouterr().err
+    assert call("predict", trained / "m", trained / "bad.conllu", "--skip-bad", "--out", trained / "out") == 0
+    bad, good = (trained / "out").read_text().split("\n\n", 1)
+    assert bad == "1\ta\t_\t_"
+    assert good.startswith("1\twell\t_\t")
+    assert good.split("\t")[3] in ("DET", "NOUN", "VERB", "ADV")
+
+
+def test_mistakes_are_one_line(trained, capsys):
+    train = ["train", "tagging", "--out", trained / "x"]
+    for arguments, message in (
+        (train, "train must be a file with sentences, got ''"),
+        ([*train, "--train", trained / "none.conllu"], "none.conllu: no such file."),
+        ([*train, "--train", trained / "train.conllu", "--targets", "pos"], "no column 'pos'"),
+        (
+            [*train, "--train", trained / "train.conllu", "--format", "conll"],
+            "format must be conllu, or columns such as",
+        ),
+        (["predict", trained / "m", trained / "none.conllu"], "none.conllu: no such file."),
+        (["generate", trained / "m"], "holds a model for tagging, expected one for language-modeling"),
+    ):
+        assert call(*arguments) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_tagger_is_diagnosed_like_any_other_model(trained, capsys):
+    assert call("diagnose", trained / "m", "--data", trained / "dev.conllu", "--json") == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert {layer["layer"] for layer in layers} >= {"spelling.forward_layer", "stack.layers.0.backward_layer"}
