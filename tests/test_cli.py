@@ -165,9 +165,9 @@ def test_bad_model_folders_are_answered_with_one_line(tmp_path, model, text, cap
         capsys, *TRAIN, "--out", model, "--resume", "--hidden-size", "99"
     )
     assert "'é' (U+00E9) not in the model's vocabulary" in refused(capsys, "generate", model, "--prompt", "é")
-    (model / "model.json").write_text(json.dumps(card | {"task": "tagging"}))
-    assert "holds a model for tagging, expected one for language-modeling" in refused(capsys, "generate", model)
-    assert "task 'tagging' is not known" in refused(capsys, *evaluate)
+    (model / "model.json").write_text(json.dumps(card | {"task": "taging"}))
+    assert "holds a model for taging, expected one for language-modeling" in refused(capsys, "generate", model)
+    assert "task 'taging' is not known" in refused(capsys, *evaluate)
     (model / "model.json").write_text(json.dumps(card | {"task": []}))
     assert "task [] is not known" in refused(capsys, *evaluate)
     (model / "model.json").write_text(json.dumps(card | {"format": 9}))

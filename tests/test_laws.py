@@ -9,7 +9,8 @@ from unspool import Recurrent, Stack, testing
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_every_law_holds_for_a_cell(name):
-    testing.check_cell(BUILDERS[name](3, 4))
+    # small, since second derivatives cost the square of the number of parameters; two units normalized are only signs
+    testing.check_cell(BUILDERS[name](*((3, 4) if name == "layer_norm_lstm" else (2, 2))))
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -19,12 +20,12 @@ def test_gradients_hold_when_read_backwards(name):
 
 @pytest.mark.parametrize("options", [{}, {"residual": True, "layer_norm": True}], ids=["plain", "residual_norm"])
 def test_laws_hold_for_a_stack(options):
-    layers = [Recurrent(BUILDERS[name](3, 3)) for name in ("gru", "mingru", "lstm")]
+    layers = [Recurrent(BUILDERS[name](2, 2)) for name in ("gru", "mingru", "lstm")]
     stack = Stack(layers, **options).double()
     for check in (testing.check_split, testing.check_padding, testing.check_batch, testing.check_round_trip):
         check(stack)
     testing.check_reset(stack)
-    testing.check_gradients(stack)
+    testing.check_gradients(stack, num_steps=2)
 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 2, 7, 63, 257])
