@@ -38,6 +38,10 @@ def test_without_a_seed_the_order_is_that_of_the_lengths():
     assert order == sorted(range(50), key=lambda row: own[row])
 
 
+def test_no_sequences_make_no_batches():
+    assert len(Buckets([], 10)) == 0
+
+
 def test_a_sequence_longer_than_a_batch_is_a_batch_of_its_own():
     assert [Buckets([500, 3, 600], 10).rows(0, i) for i in range(3)] == [[1], [0], [2]]
     with pytest.raises(ConfigError, match="batch_units must be at least 1, got 0"):

@@ -29,7 +29,8 @@ class Buckets:
             if place > first and (place - first + 1) * max(1, length) > batch_units:
                 self.bounds.append(place)
                 first = place
-        self.bounds.append(len(self.lengths))
+        if len(self.lengths):
+            self.bounds.append(len(self.lengths))
         self._epoch: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:

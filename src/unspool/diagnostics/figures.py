@@ -122,7 +122,7 @@ def _map(figure: Any, diagnosis: Diagnosis) -> None:
     lags = _seen(diagnosis)
     for flow in diagnosis.flows:
         for name, norms in flow.gradient_by_lag.items():
-            shares = _positive(norms[:lags] / flow.total[:2].max())
+            shares = _positive(norms[:lags] / flow.reference)
             rows.append([math.log10(v) if v == v else math.nan for v in shares] + [math.nan] * (lags - len(shares)))
             names.append(f"{flow.layer} {name}")
     image = axes.imshow(rows, aspect="auto", cmap="viridis", vmin=-6, vmax=0.5, interpolation="nearest")

@@ -51,9 +51,14 @@ class GradientFlow:
     finite: bool
 
     @property
+    def reference(self) -> Float[Tensor, ""]:
+        """What shares are of: `total` at lag 0 or 1, whichever is larger."""
+        return _reference(self.total)
+
+    @property
     def shares(self) -> Float[Tensor, " K"]:
-        """`total` against its value at lag 0 or 1, whichever is larger."""
-        return self.total / _reference(self.total)
+        """`total` against its `reference`."""
+        return self.total / self.reference
 
     @property
     def reach(self) -> str:
@@ -162,8 +167,9 @@ def _flow(recording: Recording, norms: Float[Tensor, "S K B"]) -> GradientFlow:
     total = rows.square().nanmean(1).sqrt()
     finite = bool(total.isfinite().all())
     growth, low, high = _fit(rows, total)
-    arrived = (~(total < ARRIVES * _reference(total))).nonzero()  # what is not a number is not small
-    horizon = int(arrived[-1]) if len(arrived) and float(_reference(total)) != 0 else 0
+    reference = _reference(total)
+    arrived = (~(total < ARRIVES * reference)).nonzero()  # what is not a number is not small
+    horizon = int(arrived[-1]) if len(arrived) and float(reference) != 0 else 0
     each = {n: state.square().nanmean(1).sqrt().cpu() for n, state in zip(recording.names, norms, strict=True)}
     bounded = finite and horizon < len(total) - 1
     return GradientFlow(

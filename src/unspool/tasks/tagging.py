@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
@@ -90,6 +91,11 @@ class Assets:
     characters: Vocabulary
     tags: Mapping[str, tuple[str, ...]]
 
+    @cached_property
+    def tag_numbers(self) -> list[dict[str, int]]:
+        """The number of each tag, by target."""
+        return [{tag: number for number, tag in enumerate(known)} for known in self.tags.values()]
+
     def batch(self, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[Sequence[str]]] = ()) -> TaggingBatch:
         """Sentences side by side; `tags` holds for each target a tag for each word of each sentence."""
         shape = max(map(len, sentences)), len(sentences)
@@ -101,8 +107,7 @@ class Assets:
             words[: len(sentence), b] = torch.tensor(numbers)
             places = [spellings.setdefault(word, len(spellings)) for word in sentence]
             types[: len(sentence), b] = torch.tensor(places)
-        for k, (known, column) in enumerate(zip(self.tags.values(), tags, strict=False)):
-            numbers_of = {tag: number for number, tag in enumerate(known)}
+        for k, (numbers_of, column) in enumerate(zip(self.tag_numbers, tags, strict=False)):
             for b, own in enumerate(column):
                 targets[k, : len(own), b] = torch.tensor([numbers_of.get(tag, IGNORED) for tag in own])
         lengths = torch.tensor([len(spelling) + 2 for spelling in spellings])
@@ -194,7 +199,7 @@ class Tagging(Task):
         """Accuracy of each target, of all together, and on words that training did not see."""
         if data == "validation" and not Path(data).exists():
             return self._measure(model, self._stored("dev"))
-        return self._measure(model, [check(s) for s in _sentences(data, self.data.format) if s.rows or s.problem])
+        return self._measure(model, self._read(data))
 
     def reading(self, data: str, num_steps: int, num_sequences: int) -> Reading:
         sentences = self._stored("dev") if data == "validation" else list(_sound_sentences(data, self.data))
@@ -211,13 +216,13 @@ class Tagging(Task):
         """For each sentence and each word the tags of all targets."""
         found: list[list[tuple[str, ...]]] = [[] for _ in sentences]
         full = [place for place, sentence in enumerate(sentences) if len(sentence)]
-        buckets = Buckets([len(sentences[place]) for place in full], _PREDICTED_WORDS) if full else ()
+        buckets = Buckets([len(sentences[place]) for place in full], _PREDICTED_WORDS)
         known = list(self.assets.tags.values())
         device = model.embedding.weight.device
         model.eval()
         with torch.no_grad():
             for index in range(len(buckets)):
-                rows = [full[row] for row in cast(Buckets, buckets).rows(0, index)]
+                rows = [full[row] for row in buckets.rows(0, index)]
                 batch = self.assets.batch([sentences[row] for row in rows]).to(device)
                 best = [logits.argmax(-1).t().tolist() for logits in model.logits(model(batch))]
                 for b, row in enumerate(rows):
@@ -254,7 +259,11 @@ class Tagging(Task):
         path = self.folder / "tokens" / f"{split}.txt"
         if not path.exists():
             raise CheckpointError(f"{path}: no such file; the folder was copied without its `tokens` folder.")
-        return [check(s) for s in _sentences(str(path), self.data.format) if s.rows or s.problem]
+        return self._read(str(path))
+
+    def _read(self, source: str) -> list[Sentence]:
+        """All sentences with words; a malformed one is an error."""
+        return [sentence for s in _sentences(source, self.data.format) if (sentence := check(s)).rows]
 
 
 class SentenceBatches:
