@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from unspool.checkpoint import load_tensors
 from unspool.cli import main
+from unspool.tensor_file import load_tensors
 
 SMALL = ["--hidden-size", "16", "--embedding-size", "8", "--num-layers", "1", "--batch-size", "4", "--bptt-steps", "16"]
 TRAIN = ["train", "language-modeling"]

@@ -13,64 +13,21 @@ Every tensor file is written beside its place, flushed to disk and then renamed,
 the old file or the new one; its SHA-256 is in its own header.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from unspool.config import Sections, Settings, settings_from_dict, settings_to_dict
 from unspool.errors import CheckpointError, ConfigError, did_you_mean
 from unspool.tasks import TASKS, Task
+from unspool.tensor_file import flush, load_tensors, restore_parameters
 
 FORMAT = 1
 MODEL, WEIGHTS, LAST, METRICS = "model.json", "weights.safetensors", "last.safetensors", "metrics.jsonl"
-
-
-class Stored(NamedTuple):
-    """Tensors of a file by name, and the values that lay beside them."""
-
-    tensors: dict[str, Tensor]
-    values: dict[str, Any]
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any] | None = None) -> None:
-    """Writes a tensor file in one piece: after a kill, the old file or the new one is there."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(values or {})
-    beside = path.with_name(path.name + ".new")
-    try:
-        save_file(whole, beside, metadata={"values": text, "sha256": _digest(whole, text)})
-        _flush(beside)
-        os.replace(beside, path)
-        _flush(path.parent)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be written ({error}); what was there before is kept.") from error
-
-
-def load_tensors(path: Path) -> Stored:
-    """Reads a tensor file and checks it.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or not written by `save_tensors`.
-    """
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file; the folder holds no finished checkpoint.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: the file is damaged ({error}).") from error
-    if header.get("sha256") != _digest(tensors, header.get("values", "")):
-        raise CheckpointError(f"{path}: the file is damaged (its checksum does not fit its contents).")
-    return Stored(tensors, json.loads(header["values"]))
 
 
 def create_folder(folder: Path, task: type[Task], settings: Settings, version: str) -> Task:
@@ -90,13 +47,13 @@ def create_folder(folder: Path, task: type[Task], settings: Settings, version: s
         folder.mkdir(parents=True, exist_ok=True)
         prepared = task.prepare(settings, folder)
         for path in (*folder.glob("*.json"), *folder.glob("tokens/*.*")):
-            _flush(path)
+            flush(path)
         card = {"format": FORMAT, "unspool": version, "task": task.name, "settings": settings_to_dict(settings)}
         beside = folder / (MODEL + ".new")
         beside.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-        _flush(beside)
+        flush(beside)
         os.replace(beside, folder / MODEL)  # the last: a folder with this file is a whole one
-        _flush(folder)
+        flush(folder)
     except OSError as error:
         raise CheckpointError(f"{error.filename or folder}: cannot be written ({error.strerror}).") from error
     return prepared
@@ -188,47 +145,3 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         CheckpointError: they are missing, damaged, or those of another architecture.
     """
     restore_parameters(model, load_tensors(folder / WEIGHTS).tensors, str(folder / WEIGHTS))
-
-
-def parameters_of(model: nn.Module) -> dict[str, Tensor]:
-    """A model's parameters and buffers by name; tied ones once."""
-    seen: set[int] = set()
-    found = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            found[name] = tensor.detach()
-    return found
-
-
-def restore_parameters(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copies tensors into a model's parameters and buffers.
-
-    Raises:
-        CheckpointError: names or shapes differ.
-    """
-    own = parameters_of(model)
-    for name in sorted(own.keys() ^ tensors.keys()):
-        raise CheckpointError(f"{where}: {name} is {'missing' if name in own else 'not part of this model'}.")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            if tensor.shape != tensors[name].shape:
-                raise CheckpointError(f"{where}: {name} must be {list(tensor.shape)}, got {list(tensors[name].shape)}.")
-            tensor.copy_(tensors[name])
-
-
-def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
-    digest = hashlib.sha256(values.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -15,10 +15,10 @@ from unspool import __version__
 from unspool.checkpoint import create_folder, load, load_model, open_folder, stored_settings
 from unspool.config import ArgumentParser, add_flags, build_settings, commented_toml, require, to_json
 from unspool.diagnostics import KnownTraining, diagnose, draw, report, selective_units, signals
-from unspool.errors import ConfigError, UnspoolError, did_you_mean
+from unspool.errors import ConfigError, DataError, UnspoolError, did_you_mean
 from unspool.kernels.isa import instruction_set
 from unspool.search import Sampling
-from unspool.tasks import TASKS, LanguageModeling, Tagging
+from unspool.tasks import TASKS, LanguageModeling, Tagging, check_files
 from unspool.training import SECTIONS, Trainer, find_device, model_size, typical_gradient_norm
 
 
@@ -91,8 +91,23 @@ def _parser() -> ArgumentParser:
     predict.add_argument("folder", type=Path, metavar="DIR", help="folder of a tagger")
     predict.add_argument("source", metavar="IN", help="file in columns, as in training; - for standard input")
     predict.add_argument("--out", type=Path, metavar="FILE", help="where to write; standard output by default")
+    predict.add_argument("--text", action="store_true", help="IN is plain text; its words come out in columns")
+    predict.add_argument("--nbest", type=int, metavar="N", help="write the N likeliest ways of each sentence, as JSON")
     predict.add_argument("--skip-bad", action="store_true", help="pass malformed sentences on as they are")
     predict.set_defaults(run=_predict)
+
+    check = commands.add_parser("check", help="look at data before training", description="Looks at data.")
+    kinds = check.add_subparsers(required=True, metavar="TASK")
+    tagging = kinds.add_parser(
+        "tagging",
+        help="sentences in columns",
+        description="Names every malformed line, counts tags and words, and compares splits with the first file.",
+    )
+    tagging.add_argument("files", nargs="+", metavar="FILE", help="sentences: those to train on, then other splits")
+    tagging.add_argument("--format", default="conllu", help="as for train tagging (default: conllu)")
+    tagging.add_argument("--targets", default="", help="as for train tagging")
+    tagging.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+    tagging.set_defaults(run=_check_tagging)
 
     diagnose = commands.add_parser(
         "diagnose",
@@ -184,12 +199,9 @@ def _stored_alike(stored: dict[str, dict[str, Any]], name: str, value: Any) -> b
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    values = load(options.folder).evaluate(options.data)
-    if options.json:
-        print(to_json(values))
-        return
-    for name, value in values.items():
-        print(f"{name:20s} {value:,.4f}" if isinstance(value, float) else f"{name:20s} {value:,}")
+    loaded = load_model(options.folder)
+    values = loaded.task.evaluate(loaded.model, options.data)
+    print(to_json(values) if options.json else "\n".join(loaded.task.summary(values)))
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -203,11 +215,26 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    pieces = load(options.folder, Tagging.name).predict_file(options.source, options.skip_bad)
+    tagger = load(options.folder, Tagging.name)
+    if options.nbest is not None:
+        pieces = tagger.predict_ways(options.source, options.nbest, options.text, options.skip_bad)
+    else:
+        pieces = (
+            tagger.predict_text(options.source)
+            if options.text
+            else tagger.predict_file(options.source, options.skip_bad)
+        )
     file = options.out.open("wb") if options.out else sys.stdout.buffer
     with file if options.out else contextlib.nullcontext():
         for piece in pieces:
             file.write(piece.encode("utf-8", "surrogateescape"))
+
+
+def _check_tagging(options: argparse.Namespace) -> None:
+    found = check_files(options.files, options.format, options.targets)
+    print(to_json(found._asdict()) if options.json else "\n".join(found.lines()))
+    if found.problems:
+        raise DataError(f"{len(found.problems)} problems in {', '.join(options.files)}.")
 
 
 def _diagnose(options: argparse.Namespace) -> None:

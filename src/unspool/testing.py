@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from unspool.cells import Cell
-from unspool.checkpoint import LAST, load_tensors, parameters_of, restore_parameters, save_tensors
+from unspool.checkpoint import LAST
 from unspool.layers import Recurrent
 from unspool.state import map_state, select_rows, state_tensors
+from unspool.tensor_file import load_tensors, parameters_of, restore_parameters, save_tensors
 from unspool.training import Trainer
 
 TOLERANCES = {

@@ -2,12 +2,14 @@ import torch
 
 from unspool import GRU
 from unspool.data.batching import IGNORED
+from unspool.models.crf import CRF
 from unspool.models.tagger import Tagger, TaggingBatch
 
 
 def tagger(**options):
     sizes = {"embedding_size": 6, "character_size": 4, "spelling_size": 5, "hidden_size": 7, **options}
-    return Tagger(9, 8, {"upos": 3, "feats": 4}, GRU, **sizes)
+    chains = [CRF(3, learned=False), CRF(4, learned=False)]
+    return Tagger(9, 8, (3, 4), chains, GRU, **sizes)
 
 
 def batch():
@@ -16,7 +18,7 @@ def batch():
     characters = torch.randint(1, 8, (4, 4))
     spellings = torch.tensor([4, 2, 1, 3])
     targets = torch.tensor([[[0, 1], [2, 2], [1, IGNORED]], [[3, 0], [IGNORED, 1], [2, IGNORED]]])
-    return TaggingBatch(words, torch.tensor([3, 2]), types, characters, spellings, targets)
+    return TaggingBatch(words, torch.tensor([3, 2]), types, characters, spellings, targets, torch.zeros(3, 2, 0))
 
 
 def test_the_loss_is_the_cross_entropy_of_every_known_tag():
@@ -34,7 +36,11 @@ def test_the_loss_is_the_cross_entropy_of_every_known_tag():
 def test_sentences_do_not_hear_each_other_or_the_padding():
     model, one = tagger().double().eval(), batch()
     together = model(one)
-    alone = model(one._replace(words=one.words[:2, 1:], types=one.types[:2, 1:], lengths=torch.tensor([2])))
+    alone = model(
+        one._replace(
+            words=one.words[:2, 1:], types=one.types[:2, 1:], lengths=torch.tensor([2]), given=one.given[:2, 1:]
+        )
+    )
     torch.testing.assert_close(together[:2, 1], alone[:, 0])
     padded = one._replace(characters=torch.where(torch.arange(4).unsqueeze(1) < one.spellings, one.characters, 7))
     torch.testing.assert_close(model(padded), together)

@@ -123,6 +123,18 @@ def read_sentences(lines: Iterable[bytes], kind: ColumnFormat, where: str) -> It
         yield _sentence(kept, kind, where, begin, problem)
 
 
+def blank_sentence(words: Sequence[str], kind: ColumnFormat) -> Sentence:
+    """Words as a sentence of a file in which nothing else is known (``_``)."""
+    width = 10 if kind.is_conllu else max(kind.columns.values()) + 1
+    cells = [["_"] * width for _ in words]
+    for number, (word, own) in enumerate(zip(words, cells, strict=True), start=1):
+        own[kind.place("form")] = word
+        if kind.is_conllu:
+            own[kind.place("id")] = str(number)
+    lines = [(kind.separator or " ").join(own) + "\n" for own in cells]
+    return Sentence([*lines, "\n"], range(len(words)), cells, 1)
+
+
 def check(sentence: Sentence) -> Sentence:
     """The sentence, if nothing is wrong with it.
 

@@ -1,6 +1,8 @@
 """Spans (chunks, named entities) from tags and back, in IOB1, BIO and BIOES, by the rules of conlleval."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from unspool.errors import DataError
@@ -23,20 +25,18 @@ def split_tag(tag: str) -> tuple[str, str]:
 
 
 def detect_scheme(sentences: Iterable[Sequence[str]]) -> str | None:
-    """The scheme that tags are written in; None where they are not those of spans."""
-    marks, begins_inside = set[str](), False
-    for tags in sentences:
-        before = ("O", "")
-        for tag in tags:
-            mark, label = split_tag(tag)
-            if not mark:
-                return None
-            marks.add(mark)
-            begins_inside = begins_inside or (mark == "I" and (before[0] == "O" or before[1] != label))
-            before = mark, label
-    if marks <= {"O"}:
+    """The scheme that contradicts the fewest of the tags; None where they are not those of spans."""
+    pairs = Counter(pair for tags in sentences for pair in pairwise((None, *tags, None)))
+    tags = {tag for pair in pairs for tag in pair if tag is not None}
+    if tags <= {"O"} or not all(split_tag(tag)[0] for tag in tags):
         return None
-    return "bioes" if marks & {"E", "S"} else "iob1" if begins_inside else "bio"
+    wrong = {scheme: sum(n for pair, n in pairs.items() if not may_follow(*pair, scheme)) for scheme in SCHEMES}
+    return min(SCHEMES, key=lambda scheme: wrong[scheme])
+
+
+def misplaced(tags: Sequence[str], scheme: str) -> list[int]:
+    """Places of tags that may not come after the one before; the number of tags where the sentence may not end."""
+    return [place for place, pair in enumerate(pairwise((None, *tags, None))) if not may_follow(*pair, scheme)]
 
 
 def spans_of(tags: Sequence[str]) -> list[Span]:
@@ -77,6 +77,8 @@ def tags_of(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
 def may_follow(before: str | None, tag: str | None, scheme: str) -> bool:
     """Whether a tag may come after another; None stands for the sentence's beginning and its end."""
     (mark, label), (next_mark, next_label) = (split_tag(t or "O") for t in (before, tag))
+    if scheme != "bioes" and next_mark in ("E", "S"):
+        return False
     if scheme == "iob1":
         return next_mark != "B" or (mark != "O" and label == next_label)
     inside = mark in "BI" and bool(mark)

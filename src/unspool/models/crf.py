@@ -8,6 +8,8 @@ from torch import nn
 
 from unspool.types import Bool, Float, Int, Tensor
 
+_NEVER = -1e4  # a log-weight that no sum of others makes up for
+
 
 class Path(NamedTuple):
     """One way to tag a sentence, and its probability."""
@@ -23,35 +25,47 @@ class CRF(nn.Module):
         num_tags: K.
         may_follow: whether tag j may come after tag i; None stands for the beginning and the end. What may not has
             probability zero, in training and in decoding.
+        learned: whether A, begin and end are learned; else they are zero, and only what may follow counts.
+
+    Attributes:
+        is_free: the tags of different words are independent: nothing is learned, and every tag may come after any other.
     """
 
+    transitions: Float[Tensor, "K1 K1"]
     allowed: Bool[Tensor, "K1 K1"]
 
-    def __init__(self, num_tags: int, may_follow: Callable[[int | None, int | None], bool] = lambda i, j: True):
+    def __init__(
+        self,
+        num_tags: int,
+        may_follow: Callable[[int | None, int | None], bool] = lambda i, j: True,
+        learned: bool = True,
+    ):
         super().__init__()
-        self.transitions = nn.Parameter(torch.zeros(num_tags + 1, num_tags + 1))  # the last row: begin; column: end
+        self.learned = learned
+        zeros = torch.zeros(num_tags + 1, num_tags + 1)  # the last row: begin; column: end
+        if learned:
+            self.transitions = nn.Parameter(zeros)
+        else:
+            self.register_buffer("transitions", zeros, persistent=False)
         places: list[int | None] = [*range(num_tags), None]
         allowed = torch.tensor([[may_follow(i, j) for j in places] for i in places])
         self.register_buffer("allowed", allowed, persistent=False)
+        self.is_free = not learned and bool(allowed.all())
 
     def scores(self) -> Float[Tensor, "K1 K1"]:
         """The transitions, what is not allowed at the lowest number."""
-        return self.transitions.masked_fill(~self.allowed, -1e4)
+        return self.transitions.masked_fill(~self.allowed, _NEVER)
 
     def log_likelihood(
         self, emissions: Float[Tensor, "T B K"], tags: Int[Tensor, "T B"], lengths: Int[Tensor, " B"]
     ) -> Float[Tensor, " B"]:
-        """log p(y | x) of each sentence; what lies beyond its length is not read."""
-        return self._score(emissions, tags, lengths) - self._log_partition(emissions, lengths)
+        """log p(the tags that are known | x) of each sentence; those that are `IGNORED` are summed over.
 
-    def _score(self, emissions: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
-        scores, (num_steps, _, num_tags) = self.scores(), emissions.shape
-        inside = torch.arange(num_steps, device=tags.device).unsqueeze(1) < lengths
-        tags = torch.where(inside, tags, 0)
-        own = emissions.gather(-1, tags.unsqueeze(-1)).squeeze(-1)
-        steps = torch.cat([scores[num_tags, tags[:1]], scores[tags[:-1], tags[1:]]])
-        last = tags.gather(0, (lengths - 1).clamp(min=0).unsqueeze(0)).squeeze(0)
-        return torch.where(inside, own + steps, 0.0).sum(0) + scores[last, num_tags]
+        What lies beyond a sentence's length is not read.
+        """
+        known = nn.functional.one_hot(tags.clamp(min=0), emissions.shape[-1]).bool() | (tags < 0).unsqueeze(-1)
+        seen = emissions.masked_fill(~known, _NEVER)
+        return self._log_partition(seen, lengths) - self._log_partition(emissions, lengths)
 
     def _log_partition(self, emissions: Tensor, lengths: Tensor) -> Tensor:
         scores, num_tags = self.scores(), emissions.shape[-1]
@@ -69,28 +83,32 @@ class CRF(nn.Module):
 
         Viterbi with a list of the best at each tag (Seshadri & Sundberg 1994).
         """
-        partition = self._log_partition(emissions, lengths)
-        return [self._best(emissions[: int(length), b], count, float(partition[b])) for b, length in enumerate(lengths)]
-
-    def _best(self, emissions: Float[Tensor, "T K"], count: int, partition: float) -> list[Path]:
-        scores, num_tags = self.scores(), emissions.shape[-1]
         if not len(emissions):
-            return [Path([], 1.0)]
-        best = (scores[num_tags, :num_tags] + emissions[0]).unsqueeze(0)  # [N, K] of each tag, the best first
+            return [[Path([], 1.0)] for _ in lengths]
+        scores, num_tags = self.scores(), emissions.shape[-1]
+        best = (scores[num_tags, :num_tags] + emissions[0]).unsqueeze(1)  # [B, N, K]: the N best that end in each tag
         back: list[Tensor] = []
-        for emission in emissions[1:]:
-            ways = (best.unsqueeze(-1) + scores[:num_tags, :num_tags]).flatten(0, 1)  # [N * K, K]
-            best, chosen = ways.topk(min(count, len(ways)), 0)
-            best = best + emission
-            back.append(chosen)
-        ended = (best + scores[:num_tags, num_tags]).flatten()
-        found = []
-        for value, place in zip(*ended.topk(min(count, len(ended))), strict=True):
-            if float(value) < -5e3:
-                break  # only through what is not allowed
-            tags, at = [int(place) % num_tags], int(place)
-            for chosen in reversed(back):
-                at = int(chosen[at // num_tags, at % num_tags])
-                tags.append(at % num_tags)
-            found.append(Path(tags[::-1], float((value - partition).exp())))
-        return found
+        for t in range(1, len(emissions)):
+            ways = (best.unsqueeze(-1) + scores[:num_tags, :num_tags]).flatten(1, 2)  # [B, N * K, K]
+            kept = min(count, ways.shape[1])
+            new, chosen = ways.max(1, keepdim=True) if kept == 1 else ways.topk(kept, 1)
+            old = nn.functional.pad(best, (0, 0, 0, kept - best.shape[1]), value=-torch.inf)
+            goes_on = (t < lengths).view(-1, 1, 1)
+            best = torch.where(goes_on, new + emissions[t].unsqueeze(1), old)
+            own = torch.arange(kept * num_tags, device=best.device).clamp(max=ways.shape[1] - 1).view(kept, num_tags)
+            back.append(torch.where(goes_on, chosen, own))
+        ended = (best + scores[:num_tags, num_tags]).flatten(1)
+        values, at = ended.topk(min(count, ended.shape[1]))  # [B, M]
+        tags = [at % num_tags]
+        for chosen in reversed(back):
+            at = chosen.flatten(1).gather(1, at)
+            tags.append(at % num_tags)
+        found = torch.stack(tags[::-1], -1).tolist()  # B, M, T
+        probabilities = (values - self._log_partition(emissions, lengths).unsqueeze(1)).exp().tolist()
+        possible = (values > _NEVER / 2).tolist()  # what is left out goes only through what is not allowed
+        return [
+            [Path(way[:length], p) for way, p, is_possible in zip(*row, strict=True) if is_possible]
+            if length
+            else [Path([], 1.0)]
+            for *row, length in zip(found, probabilities, possible, lengths.tolist(), strict=True)
+        ]

@@ -1,7 +1,7 @@
 """A tagger: words with their characters, a bidirectional stack, and a tag for each word and target."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -9,6 +9,7 @@ from torch import nn
 from unspool.cells import Cell
 from unspool.data.batching import IGNORED
 from unspool.layers import Bidirectional, LockedDropout, Stack
+from unspool.models.crf import CRF, Path
 from unspool.models.language_model import LossOutput
 from unspool.types import Float, Int, Tensor
 
@@ -23,6 +24,7 @@ class TaggingBatch(NamedTuple):
         characters: [L, U] characters of each spelling.
         spellings: [U] their lengths.
         targets: [K, T, B] tags of each target, or `IGNORED`.
+        given: [T, B, F] features of words from elsewhere: vectors, states of a language model; F may be 0.
     """
 
     words: Int[Tensor, "T B"]
@@ -31,6 +33,7 @@ class TaggingBatch(NamedTuple):
     characters: Int[Tensor, "L U"]
     spellings: Int[Tensor, " U"]
     targets: Int[Tensor, "K T B"]
+    given: Float[Tensor, "T B F"]
 
     def to(self, device: torch.device) -> "TaggingBatch":
         """The batch on a device."""
@@ -50,28 +53,32 @@ class Tagger(nn.Module):
     ::
 
         s_u = W_c [forward RNN over the characters of u; backward RNN]       for every spelling u of the batch
-        x_t = dropout([embedding[word_t]; s_word_t])
+        x_t = dropout([embedding[word_t]; s_word_t; W_g given_t])
         y_t = stack of bidirectional layers (x)_t
         logits of target k = W_k dropout(y_t) + b_k
 
-    Ling et al. 2015 (arXiv 1508.02096) for characters; Plank, Sogaard & Goldberg 2016 (arXiv 1604.05529) for targets together.
+    Ling et al. 2015 (arXiv 1508.02096) for characters; Plank, Sogaard & Goldberg 2016 (arXiv 1604.05529) for targets
+    together; Akbik et al. 2018 (COLING, "Contextual string embeddings") for states of a language model as features.
 
     Args:
         num_words, num_characters: of the vocabularies; 0 is padding, 1 unknown.
         num_tags: for each target.
+        chains: for each target how its tags depend on each other; the logits are the emissions.
         build_cell: makes a cell from an input size and a hidden size.
         embedding_size, character_size: features of a word, and of a character.
         spelling_size: H of the characters' RNN, and features of a spelling.
         hidden_size, num_layers: of the stack, for each direction.
         dropout: locked over a sentence.
         word_dropout: probability that a word is read as the unknown word, so that its spelling has to do.
+        given_size: features of words from elsewhere; they are mapped to at most twice `embedding_size`.
     """
 
     def __init__(
         self,
         num_words: int,
         num_characters: int,
-        num_tags: Mapping[str, int],
+        num_tags: Sequence[int],
+        chains: Sequence[CRF],
         build_cell: Callable[[int, int], Cell],
         embedding_size: int = 100,
         character_size: int = 64,
@@ -80,6 +87,7 @@ class Tagger(nn.Module):
         num_layers: int = 2,
         dropout: float = 0.4,
         word_dropout: float = 0.2,
+        given_size: int = 0,
     ):
         super().__init__()
         self.embedding = nn.Embedding(num_words, embedding_size, padding_idx=0)
@@ -90,13 +98,17 @@ class Tagger(nn.Module):
             build_cell(character_size, spelling_size), build_cell(character_size, spelling_size)
         )
         self.spelling_map = nn.Linear(2 * spelling_size, spelling_size)
+        mapped_size = min(given_size, 2 * embedding_size)
+        self.given_map = nn.Linear(given_size, mapped_size) if given_size else nn.Identity()
         layers: list[Bidirectional] = []
         for _ in range(num_layers):
-            size = layers[-1].output_size if layers else embedding_size + spelling_size
+            size = layers[-1].output_size if layers else embedding_size + spelling_size + mapped_size
             layers.append(Bidirectional(build_cell(size, hidden_size), build_cell(size, hidden_size)))
         self.stack = Stack(layers, dropout)
-        self.heads = nn.ModuleList(nn.Linear(self.stack.output_size, count) for count in num_tags.values())
-        self.dropout, self.character_dropout = LockedDropout(dropout), nn.Dropout(dropout / 2)
+        self.heads = nn.ModuleList(nn.Linear(self.stack.output_size, count) for count in num_tags)
+        self.chains = nn.ModuleList(chains)
+        self.dropout, self.given_dropout = LockedDropout(dropout), LockedDropout(dropout / 2)
+        self.character_dropout = nn.Dropout(dropout / 2)
         self.word_dropout = word_dropout
 
     def initial_state(self, batch_size: int) -> Any:
@@ -110,7 +122,9 @@ class Tagger(nn.Module):
             dropped = torch.rand(words.shape, device=words.device) < self.word_dropout
             words = torch.where(dropped & (words > 0), 1, words)
         spelled = self.spell(batch.characters, batch.spellings)
-        x = torch.cat([self.embedding(words), spelled[batch.types]], -1)
+        x = torch.cat(
+            [self.embedding(words), spelled[batch.types], self.given_map(self.given_dropout(batch.given))], -1
+        )
         return self.dropout(self.stack(self.dropout(x), lengths=batch.lengths).output)
 
     def spell(self, characters: Int[Tensor, "L U"], lengths: Int[Tensor, " U"]) -> Float[Tensor, "U S"]:
@@ -124,11 +138,34 @@ class Tagger(nn.Module):
         return [head(outputs) for head in self.heads]
 
     def loss(self, batch: TaggingBatch, state: Any = None) -> LossOutput:
-        """Cross-entropy in nats, summed over words and targets and divided by the number of targets."""
+        """-log p(tags) in nats, summed over words and targets and divided by the number of targets."""
         outputs = self(batch)
         nats = outputs.new_zeros(())
-        for logits, targets in zip(self.logits(outputs), batch.targets, strict=True):
-            nats = nats + nn.functional.cross_entropy(
-                logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-            )
+        for (logits, chain), targets in zip(self._chained(outputs), batch.targets, strict=True):
+            if chain.learned:
+                nats = nats - chain.log_likelihood(logits, targets, batch.lengths).sum()
+            else:
+                nats = nats + nn.functional.cross_entropy(
+                    logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+                )
         return LossOutput(nats / len(batch.targets), int(batch.lengths.sum()), (), nats.new_zeros(()))
+
+    @torch.no_grad()
+    def decode(self, batch: TaggingBatch, count: int) -> list[list[list[Path]]]:
+        """For each target and sentence the `count` likeliest ways to tag it, the likeliest first."""
+        return [chain.decode(logits, batch.lengths, count) for logits, chain in self._chained(self(batch))]
+
+    @torch.no_grad()
+    def best(self, batch: TaggingBatch) -> list[list[list[int]]]:
+        """For each target and sentence the tags of the likeliest way."""
+        found = []
+        for logits, chain in self._chained(self(batch)):
+            if chain.is_free:
+                tags = logits.argmax(-1).t().tolist()
+                found.append([row[:length] for row, length in zip(tags, batch.lengths.tolist(), strict=True)])
+            else:
+                found.append([paths[0].tags for paths in chain.decode(logits, batch.lengths)])
+        return found
+
+    def _chained(self, outputs: Float[Tensor, "T B O"]) -> Iterator[tuple[Float[Tensor, "T B V"], CRF]]:
+        return zip(self.logits(outputs), cast(Iterable[CRF], self.chains), strict=True)

@@ -79,8 +79,15 @@ class Task(ABC):
         """Metrics on the validation data; None where there is none."""
 
     @abstractmethod
-    def evaluate(self, model: Any, data: str) -> dict[str, float]:
+    def evaluate(self, model: Any, data: str) -> dict[str, Any]:
         """Metrics on data of the user's."""
+
+    def summary(self, values: dict[str, Any]) -> list[str]:
+        """Metrics of `evaluate` as lines for people."""
+        return [
+            f"{name:20s} {value:,.4f}" if isinstance(value, float) else f"{name:20s} {value:,}"
+            for name, value in values.items()
+        ]
 
     @abstractmethod
     def reading(self, data: str, num_steps: int, num_sequences: int) -> Reading:

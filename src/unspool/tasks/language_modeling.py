@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 
 from unspool import initializers
@@ -49,6 +50,7 @@ class DataSettings:
     unit: str = setting("character", "what one step reads", UNITS)
     vocabulary_size: int = setting(0, "at most so many symbols; 0: all (bpe: 4096)")
     min_count: int = setting(1, "characters and words that occur less often are unknown")
+    backward: bool = setting(False, "read the text from its end to its beginning, for a tagger's second model")
     batch_size: int = setting(32, "streams read side by side")
     bptt_steps: int = setting(128, "steps between updates, through which gradients run")
 
@@ -160,7 +162,7 @@ class LanguageModeling(Task):
     def __init__(self, settings: Mapping[str, Any], tokenizer: Tokenizer, files: Mapping[str, TokenFile]):
         self.data: DataSettings = settings["data"]
         self.model: ModelSettings = settings["model"]
-        self.tokenizer, self.files = tokenizer, files
+        self.tokenizer, self.files, self.is_backward = tokenizer, files, self.data.backward
         self.unit = {"character": "characters", "byte": "bytes", "word": "words", "bpe": "pieces"}[tokenizer.unit]
 
     @classmethod
@@ -223,7 +225,7 @@ class LanguageModeling(Task):
             raise CheckpointError("the folder holds no training data; it was copied without its `tokens` folder.")
         for file in self.files.values():
             file.verify()
-        tokens = self.files["train"].tokens()
+        tokens = self._in_order(self.files["train"])
         return StreamBatches(tokens, self.data.batch_size, self.data.bptt_steps, seed)
 
     def validate(self, model: LanguageModel) -> dict[str, float] | None:
@@ -259,7 +261,7 @@ class LanguageModeling(Task):
             nats_per_unit; bits_per_character, over the characters of the text, whatever the unit; perplexity of a unit;
             and how many units, characters and unknown units there were.
         """
-        tokens, steps, warm_up = file.tokens(), 256, 512
+        tokens, steps, warm_up = self._in_order(file), 256, 512
         lanes = max(1, min(8, len(tokens) // (4 * warm_up)))
         batches = StreamBatches(tokens, lanes, steps)
         model.eval()
@@ -281,7 +283,7 @@ class LanguageModeling(Task):
 
     def reading(self, data: str, num_steps: int, num_sequences: int) -> Reading:
         with self._tokens_of(data) as file:
-            tokens = file.tokens()
+            tokens = self._in_order(file)
             count = min(num_steps, len(tokens) - 1)
             if len(tokens) < 5:
                 raise DataError(f"{data}: {len(tokens)} {self.unit}, a diagnosis needs at least 5; give a longer text.")
@@ -292,6 +294,10 @@ class LanguageModeling(Task):
         symbols = [self.tokenizer.decode([token]) for token in taken[:-1, 0].tolist()]
         words = f"{rows} sequence{'s' if rows > 1 else ''} of {count} {self.unit} from {data}"
         return Reading(StreamBatch(taken[:-1], taken[1:]), words, symbols, self.data.bptt_steps)
+
+    def _in_order(self, file: TokenFile) -> np.ndarray:
+        """The tokens in the order in which the model reads them."""
+        return file.tokens()[::-1] if self.is_backward else file.tokens()
 
     def predictor(self, model: LanguageModel) -> TrainedLanguageModel:
         return TrainedLanguageModel(self, model)

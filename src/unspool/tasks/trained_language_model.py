@@ -18,6 +18,7 @@ class _Tokens(Protocol):
     """What is asked of the task."""
 
     tokenizer: Tokenizer
+    is_backward: bool
 
     def evaluate(self, model: LanguageModel, data: str) -> dict[str, float]: ...
 
@@ -67,8 +68,10 @@ class TrainedLanguageModel:
                 read them as the unknown symbol.
 
         Raises:
-            ConfigError: an argument is out of range, or the prompt holds an unknown symbol.
+            ConfigError: an argument is out of range, the prompt holds an unknown symbol, or the model reads backwards.
         """
+        if self.task.is_backward:
+            raise ConfigError("this model reads texts from their end; only one that reads forwards can go on writing.")
         sampling = Sampling(temperature, top_k, top_p)
         require(length >= 0, "length", length, "at least 0")
         require(0 <= seed < 2**63, "seed", seed, "at least 0 and below 2**63")

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unspool.checkpoint import LAST, METRICS, WEIGHTS, load_tensors, parameters_of, restore_parameters, save_tensors
+from unspool.checkpoint import LAST, METRICS, WEIGHTS
 from unspool.diagnostics import KnownTraining
 from unspool.errors import CheckpointError, ConfigError, DivergenceError
 from unspool.state import detach_state, is_finite, map_state, state_tensors
 from unspool.tasks import Task
+from unspool.tensor_file import load_tensors, parameters_of, restore_parameters, save_tensors
 from unspool.training.interruption import StopSignal
 from unspool.training.metrics import MetricsLog
 from unspool.training.optimizers import (

@@ -1,0 +1,52 @@
+"""A simple tokenizer: plain text to sentences of words, for any language that puts white space between words."""
+
+import re
+from collections.abc import Collection
+
+_CLOSING = "\"'”’»)]}"
+_SENTENCE_END = re.compile(rf"[.!?…。！？؟۔।]+[{re.escape(_CLOSING)}]*(?=\s+[^\s\w]*(\w))")
+_NO_END = re.compile(r"(?:^|\W)(?:\w|\w{1,3}\.\w{1,3}|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|No|Fig|Inc|Co|Ltd)\.$")
+_WORD = re.compile(
+    r"""(?:https?://|www\.)[^\s<>"]*[\w/]          # addresses
+      | [\w.+-]+@[\w-]+(?:\.\w+)+
+      | \d+(?:[.,:/]\d+)*                          # numbers, times, dates
+      | (?:\w\.){2,}                               # U.S., e.g.
+      | (?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr)\.
+      | [^\W_\d](?:[\w\u0300-\u036f]|['’‑-](?=\w))*   # words, with what joins their parts
+      | (?P<mark>[^\w\s])(?P=mark)*                # a run of one mark
+      | \w | \S""",
+    re.VERBOSE,
+)
+
+
+def split_text(text: str, known: Collection[str]) -> list[list[str]]:
+    """The sentences of a text, each a list of its words; no character but white space is lost.
+
+    Args:
+        text: the text; a line break always ends a sentence.
+        known: words of training in lower case: joined words that are not among them are split where their parts are
+            (``don't`` as ``do n't``, if training has ``n't``).
+    """
+    found = []
+    for line in text.splitlines():
+        begin = 0
+        for end in _SENTENCE_END.finditer(line):
+            is_short = _NO_END.search(line[begin : end.end()])
+            if not end[1].islower() and not is_short:
+                found.append(line[begin : end.end()])
+                begin = end.end()
+        found.append(line[begin:])
+    sentences = [[part for word in _WORD.finditer(s) for part in _split_word(word[0], known)] for s in found]
+    return [words for words in sentences if words]
+
+
+def _split_word(word: str, known: Collection[str]) -> list[str]:
+    lower = word.lower()
+    if lower in known or word.isalnum():
+        return [word]
+    for place in range(1, len(word)):
+        if lower[place:] in known and "'" in lower[place:].replace("’", "'") and not word[place:].isalnum():
+            return [*_split_word(word[:place], known), word[place:]]
+    if "-" in word[1:-1] and "-" in known:
+        return [part for part in re.split("(-)", word) if part]
+    return [word]

@@ -1,0 +1,97 @@
+"""Word vectors from elsewhere: the text formats of fastText (``.vec``) and GloVe (``.txt``)."""
+
+import gzip
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from unspool.errors import DataError
+
+
+class WordVectors(NamedTuple):
+    """Vectors of words.
+
+    numbers: the row of each word.
+    table: [V, D]; the last row, zeros, is that of words that have none.
+    """
+
+    numbers: dict[str, int]
+    table: np.ndarray
+
+    def row(self, word: str) -> int:
+        """The row of a word, as it is written or in lower case."""
+        return self.numbers.get(word, self.numbers.get(word.lower(), -1))
+
+    def save(self, path: Path) -> None:
+        """Writes the table to a ``.npy`` file, and the words beside it."""
+        np.save(path, self.table)
+        path.with_suffix(".txt").write_text("\n".join(self.numbers), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "WordVectors":
+        """What `save` wrote; the table is mapped from disk.
+
+        Raises:
+            OSError, ValueError: the files are missing or damaged.
+        """
+        words = path.with_suffix(".txt").read_text(encoding="utf-8").split("\n")
+        table = np.load(path, mmap_mode="r")
+        if len(table) != len(words) + 1:
+            raise ValueError(f"{len(table)} rows for {len(words)} words")
+        return cls({word: row for row, word in enumerate(words)}, table)
+
+
+def read_vectors(path: Path, limit: int) -> WordVectors:
+    """The first `limit` words of a file, which are its commonest.
+
+    Raises:
+        DataError: a line has another number of values, or what is none; the message names it.
+    """
+    numbers: dict[str, int] = {}
+    rows: list[np.ndarray] = []
+    size = 0
+    for number, line in _lines(path):
+        parts = line.rstrip("\r\n ").split(" ")
+        if number == 1 and len(parts) == 2 and all(part.isdecimal() for part in parts):
+            size = int(parts[1])  # fastText's first line: words and values of each
+            continue
+        size = size or len(parts) - 1
+        word = " ".join(parts[:-size])  # GloVe has words that hold spaces
+        try:
+            if len(parts) <= size or size < 1:
+                raise ValueError
+            row = np.array(parts[-size:], dtype=np.float32)
+        except ValueError:
+            raise DataError(
+                f"{path}:{number}: expected a word and {size or 'some'} numbers, got {line[:40]!r}."
+            ) from None
+        if word not in numbers:
+            numbers[word] = len(rows)
+            rows.append(row.astype(np.float16))
+        if len(rows) == limit:
+            break
+    if not rows:
+        raise DataError(f"{path}: no vectors; expected lines of a word and its numbers.")
+    return WordVectors(numbers, np.stack([*rows, np.zeros(size, np.float16)]))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8", newline="\n") as file
+        ):
+            yield from enumerate(file, start=1)
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from error
+
+
+def look_up(vectors: WordVectors, sentences: Sequence[Sequence[str]]) -> np.ndarray:
+    """[T, B, D] vectors of the words of sentences, zeros where there is none."""
+    found = np.zeros((max(map(len, sentences)), len(sentences), vectors.table.shape[1]), np.float32)
+    for b, sentence in enumerate(sentences):
+        found[: len(sentence), b] = vectors.table[[vectors.row(word) for word in sentence]]
+    return found

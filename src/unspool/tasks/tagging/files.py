@@ -1,0 +1,59 @@
+"""Opening files of sentences: plain or packed, or standard input."""
+
+import gzip
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, TypeVar, cast
+
+from unspool.data.columns import ColumnFormat, Sentence, check, read_sentences
+from unspool.errors import DataError
+
+T = TypeVar("T")
+
+
+def open_lines(source: str) -> Iterator[bytes]:
+    """The lines of a file, unpacked where it is ``.gz``, or of standard input (``-``).
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
+    if source == "-":
+        yield from sys.stdin.buffer
+        return
+    path = Path(source)
+    if not path.is_file():
+        raise DataError(f"{source}: no such file.")
+    try:
+        with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
+            yield from file
+    except (OSError, EOFError) as error:
+        raise DataError(f"{source}: cannot be read ({error}).") from error
+
+
+def sentences_of(source: str, kind: ColumnFormat) -> Iterator[Sentence]:
+    """All sentences of a file, malformed ones among them."""
+    return read_sentences(open_lines(source), kind, "standard input" if source == "-" else source)
+
+
+def sound_sentences(source: str, kind: ColumnFormat, skip_bad: bool = False) -> Iterator[Sentence]:
+    """Sentences with words; malformed ones are an error, or are left out and counted.
+
+    Raises:
+        DataError: a line is malformed; the message names it.
+    """
+    skipped = 0
+    for sentence in sentences_of(source, kind):
+        if sentence.problem and skip_bad:
+            skipped += 1
+        elif check(sentence).rows:
+            yield sentence
+    if skipped:
+        print(f"{source}: {skipped} malformed sentences were left out.", file=sys.stderr)
+
+
+def in_portions(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Lists of so many items, the last one shorter."""
+    while portion := list(islice(items, size)):
+        yield portion

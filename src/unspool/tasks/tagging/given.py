@@ -1,0 +1,121 @@
+"""Features of words that come from elsewhere: vectors of a file, states of character language models."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unspool.config import settings_from_dict
+from unspool.data.buckets import Buckets
+from unspool.data.vectors import WordVectors, look_up, read_vectors
+from unspool.errors import CheckpointError, ConfigError, DataError
+from unspool.models.contextual import CharacterContext
+from unspool.tasks.language_modeling import LanguageModeling
+from unspool.tensor_file import load_tensors, restore_parameters
+from unspool.types import Float
+
+_VECTORS, _MODELS = "vectors.npy", "language-models"
+_KEPT = ("model.json", "tokenizer.json", "weights.safetensors")  # of a language model's folder
+_WORDS_AT_ONCE = 4000
+
+
+class GivenFeatures:
+    """Fixed features of words, as a model folder keeps what they are made from.
+
+    Attributes:
+        size: F, features of a word.
+    """
+
+    def __init__(self, vectors: WordVectors | None, contexts: Sequence[CharacterContext]):
+        self.vectors, self.contexts = vectors, contexts
+        self.size = sum(context.size for context in contexts) + (vectors.table.shape[1] if vectors else 0)
+
+    @classmethod
+    def adopt(cls, vectors: str, limit: int, language_models: str, folder: Path) -> Self:
+        """Copies into a model folder what features need.
+
+        Raises:
+            DataError, CheckpointError: a file or folder is missing, damaged, or holds something else.
+        """
+        if vectors:
+            if not Path(vectors).is_file():
+                raise DataError(f"{vectors}: no such file; expected word vectors (.vec or .txt).")
+            read_vectors(Path(vectors), limit).save(folder / _VECTORS)
+        shutil.rmtree(folder / _MODELS, ignore_errors=True)
+        sources = [Path(name.strip()) for name in language_models.split(",") if name.strip()]
+        for number, source in enumerate(sources):
+            _context(source)  # refused before it is copied
+            (folder / _MODELS / str(number)).mkdir(parents=True)
+            for name in _KEPT:
+                shutil.copyfile(source / name, folder / _MODELS / str(number) / name)
+        return cls.load(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What `adopt` made.
+
+        Raises:
+            CheckpointError: something is damaged.
+        """
+        try:
+            vectors = WordVectors.load(folder / _VECTORS) if (folder / _VECTORS).exists() else None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{folder / _VECTORS}: cannot be read ({error}); the model is damaged.") from error
+        return cls(vectors, [_context(model) for model in sorted((folder / _MODELS).glob("*"))])
+
+    def __call__(self, sentences: Sequence[Sequence[str]]) -> Float[Tensor, "T B F"] | None:
+        """Features of the words of sentences side by side; None where there are none to give."""
+        parts = [context(sentences).cpu() for context in self.contexts]
+        if self.vectors:
+            parts.append(torch.from_numpy(look_up(self.vectors, sentences)))
+        return torch.cat(parts, -1) if parts else None
+
+    def write(self, sentences: Sequence[Sequence[str]], path: Path) -> None:
+        """Writes the features of all words of sentences, one after the other, into a file [words, F] in half precision."""
+        lengths = np.array([len(sentence) for sentence in sentences])
+        begins = np.cumsum(lengths) - lengths
+        beside = path.with_suffix(".new.npy")
+        table = np.lib.format.open_memmap(beside, "w+", np.float16, (int(lengths.sum()), self.size))
+        buckets = Buckets(lengths.tolist(), _WORDS_AT_ONCE)
+        for index in range(len(buckets)):
+            rows = buckets.rows(0, index)
+            found = self([sentences[row] for row in rows])
+            assert found is not None
+            for b, row in enumerate(rows):
+                table[begins[row] : begins[row] + lengths[row]] = found[: lengths[row], b].numpy()
+        table.flush()
+        beside.replace(path)
+
+
+def side_by_side(table: np.ndarray, begins: Sequence[int], lengths: Sequence[int]) -> Float[Tensor, "T B F"]:
+    """Some sentences out of what `GivenFeatures.write` wrote."""
+    found = np.zeros((max(lengths), len(lengths), table.shape[1]), np.float32)
+    for b, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
+        found[:length, b] = table[begin : begin + length]
+    return torch.from_numpy(found)
+
+
+def _context(folder: Path) -> CharacterContext:
+    """A trained character language model from its folder."""
+    try:
+        card = json.loads((folder / _KEPT[0]).read_text(encoding="utf-8"))
+        if card["task"] != LanguageModeling.name:
+            raise CheckpointError(f"{folder}: holds a model for {card['task']}, expected one for language-modeling.")
+        sections = {name: card["settings"].get(name, {}) for name in LanguageModeling.sections}
+        settings = settings_from_dict(LanguageModeling.sections, sections, str(folder / _KEPT[0]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise CheckpointError(f"{folder}: not a folder of a language model ({error}).") from error
+    task = LanguageModeling.restore(settings, folder)
+    if task.tokenizer.unit not in ("character", "byte"):
+        raise ConfigError(
+            f"{folder}: a language model of {task.unit}; as features of words only one of characters or bytes will do."
+        )
+    model = task.build_model()
+    weights = folder / _KEPT[2]
+    restore_parameters(model, load_tensors(weights).tensors, str(weights))
+    return CharacterContext(model, task.tokenizer, task.is_backward)

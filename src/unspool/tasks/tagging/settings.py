@@ -1,0 +1,80 @@
+"""What a user says of a tagger: its files and its network."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from unspool import initializers
+from unspool.cells import Cell, find_cell
+from unspool.config import check_choices, require, setting
+from unspool.data.columns import parse_format
+from unspool.data.spans import SCHEMES
+
+CHAINS = ("spans", "all", "none")
+
+
+@dataclass(frozen=True)
+class TaggingData:
+    """Which files, and what of them is to be predicted."""
+
+    train: str = setting("", "training sentences, in columns; .gz is unpacked")
+    dev: str = setting("", "validation sentences, in the same columns")
+    format: str = setting("conllu", "conllu, or columns such as form=0,pos=1,ner=3 (and tab, where tabs separate)")
+    targets: str = setting("", "columns to predict, by name; empty: upos,xpos,feats, or all that format names but form")
+    min_count: int = setting(2, "words that occur less often are known by their spelling alone")
+    batch_words: int = setting(1500, "words of a batch, padding included")
+    skip_bad: bool = setting(False, "leave out sentences with a malformed line, and count them")
+    scheme: str = setting("bioes", "in which spans are learned; files keep their own", SCHEMES)
+    vectors: str = setting("", "word vectors to read beside the words: .vec of fastText, .txt of GloVe, .gz of either")
+    vectors_limit: int = setting(200_000, "read at most so many vectors, the first of the file")
+    language_models: str = setting("", "folders of character language models, between commas: forward, backward")
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        require(bool(self.train), "train", self.train, "a file with sentences")
+        for name in ("min_count", "batch_words", "vectors_limit"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        columns = parse_format(self.format)
+        for target in self.target_names:
+            columns.place(target)
+        require("form" not in self.target_names, "targets", self.targets, "columns other than form")
+        require(len(set(self.target_names)) == len(self.target_names) > 0, "targets", self.targets, "different columns")
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The columns to predict."""
+        if self.targets:
+            return tuple(name.strip() for name in self.targets.split(","))
+        if self.format == "conllu":
+            return ("upos", "xpos", "feats")
+        return tuple(name for name in parse_format(self.format).columns if name != "form")
+
+
+@dataclass(frozen=True)
+class TaggerSettings:
+    """Which network."""
+
+    cell: str = setting("lstm", "a cell of the catalogue, or your_module:YourCell")
+    hidden_size: int = setting(256, "units of each layer and direction")
+    num_layers: int = setting(2, "bidirectional layers")
+    embedding_size: int = setting(100, "features of a word")
+    character_size: int = setting(64, "features of a character")
+    spelling_size: int = setting(128, "features of a word's spelling")
+    dropout: float = setting(0.4, "of features, locked over a sentence")
+    word_dropout: float = setting(0.2, "probability that a word is read by its spelling alone")
+    crf: str = setting("spans", "targets whose tags are scored together by a linear-chain CRF", CHAINS)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        for name in ("hidden_size", "num_layers", "embedding_size", "character_size", "spelling_size"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("dropout", "word_dropout"):
+            require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "at least 0 and below 1")
+
+    def build_cell(self, input_size: int, hidden_size: int) -> Cell:
+        """A cell with orthogonal recurrent matrices and an open gate, where it has them."""
+        cell: Any = find_cell(self.cell)(input_size, hidden_size)
+        if cell.weight_hh is not None and cell.weight_hh.shape[-1] == hidden_size:
+            initializers.orthogonal_(cell)
+        if cell.keeping_gate and cell.bias_ih is not None:
+            initializers.forget_bias_(cell, 1.0)
+        return cell

@@ -1,0 +1,128 @@
+"""A trained tagger as a user holds it: it tags words, sentences, files and plain text."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from unspool.data.columns import ColumnFormat, Sentence, blank_sentence, check
+from unspool.data.plain_text import split_text
+from unspool.errors import ConfigError, DataError
+from unspool.tasks.tagging.assets import Assets
+from unspool.tasks.tagging.files import in_portions, open_lines, sentences_of
+
+_AT_ONCE = 2000  # sentences read before they are tagged
+
+
+class _Sentences(Protocol):
+    """What is asked of the task."""
+
+    assets: Assets
+    format: ColumnFormat
+    form: int
+    places: tuple[int, ...]
+
+    def predict(self, model: Any, sentences: Sequence[Sequence[str]]) -> list[list[list[str]]]: ...
+
+    def decode(self, model: Any, sentences: Sequence[Sequence[str]], count: int) -> list[list[list[Any]]]: ...
+
+    def evaluate(self, model: Any, data: str) -> dict[str, Any]: ...
+
+
+class TrainedTagger:
+    """A tagger as a user holds it.
+
+    Attributes:
+        task: its data settings and what it knows of its language.
+        model: the network, in evaluation mode.
+    """
+
+    def __init__(self, task: _Sentences, model: Any):
+        self.task, self.model = task, model.eval()
+
+    def tag(self, words: Sequence[str]) -> list[dict[str, str]]:
+        """The tags of a sentence's words, by target.
+
+        Raises:
+            DataError: a word is empty or no text.
+        """
+        found = self.task.predict(self.model, [_checked(words)])
+        names = [target.name for target in self.task.assets.targets]
+        return [dict(zip(names, tags, strict=True)) for tags in zip(*(own[0] for own in found), strict=True)]
+
+    def ways(self, words: Sequence[str], count: int = 5) -> dict[str, list[tuple[list[str], float]]]:
+        """For each target the likeliest ways to tag a sentence, the likeliest first: tags, and their probability.
+
+        Raises:
+            DataError: a word is empty or no text.
+        """
+        if count < 1:
+            raise ConfigError(f"count must be at least 1, got {count}.")
+        found = self.task.decode(self.model, [_checked(words)], count)
+        return {target.name: own[0] for target, own in zip(self.task.assets.targets, found, strict=True)}
+
+    def predict_file(self, source: str, skip_bad: bool = False) -> Iterator[str]:
+        """The text of a file with its target columns predicted and all else as it was, some sentences at a time.
+
+        Raises:
+            DataError: a line is malformed; with `skip_bad` such a sentence is passed on as it is.
+        """
+        for portion in in_portions(self._sentences(source, skip_bad), _AT_ONCE):
+            yield self._tagged(portion)
+
+    def predict_text(self, source: str) -> Iterator[str]:
+        """Plain text as sentences in columns, words and tags; a line break ends a sentence.
+
+        Raises:
+            DataError: the text cannot be read, or is not UTF-8.
+        """
+        for portion in in_portions(self._text(source), _AT_ONCE):
+            yield self._tagged([blank_sentence(words, self.task.format) for words in portion])
+
+    def predict_ways(self, source: str, count: int, is_text: bool = False, skip_bad: bool = False) -> Iterator[str]:
+        """A line of JSON for each sentence: its words, and for each target its likeliest ways with probabilities.
+
+        Raises:
+            DataError: as in `predict_file` and `predict_text`.
+        """
+        if count < 1:
+            raise ConfigError(f"nbest must be at least 1, got {count}.")
+        words = self._text(source) if is_text else map(self._words, self._sentences(source, skip_bad))
+        for portion in in_portions((own for own in words if own), _AT_ONCE):
+            found = self.task.decode(self.model, portion, count)
+            for b, own in enumerate(portion):
+                targets = {
+                    target.name: [{"tags": tags, "probability": p} for tags, p in ways[b]]
+                    for target, ways in zip(self.task.assets.targets, found, strict=True)
+                }
+                yield json.dumps({"words": own, **targets}, ensure_ascii=False) + "\n"
+
+    def evaluate(self, data: str) -> dict[str, Any]:
+        """Figures on a file; see `Tagging.evaluate`."""
+        return self.task.evaluate(self.model, data)
+
+    def _sentences(self, source: str, skip_bad: bool) -> Iterator[Sentence]:
+        sentences = sentences_of(source, self.task.format)
+        return sentences if skip_bad else map(check, sentences)
+
+    def _text(self, source: str) -> Iterator[list[str]]:
+        known = self.task.assets.words.numbers.keys() | self.task.assets.rare
+        for number, line in enumerate(open_lines(source), start=1):
+            try:
+                yield from split_text(line.decode("utf-8-sig" if number == 1 else "utf-8"), known)
+            except UnicodeDecodeError as error:
+                raise DataError(f"{source}:{number}: not UTF-8 (byte {error.start + 1} of the line).") from None
+
+    def _words(self, sentence: Sentence) -> list[str]:
+        return sentence.column(self.task.form) if sentence.rows else []
+
+    def _tagged(self, sentences: Sequence[Sentence]) -> str:
+        tags = self.task.predict(self.model, [self._words(sentence) for sentence in sentences])
+        columns = [dict(zip(self.task.places, own, strict=True)) for own in zip(*tags, strict=True)]
+        separator = self.task.format.separator
+        return "".join(s.replaced(own, separator) for s, own in zip(sentences, columns, strict=True))
+
+
+def _checked(words: Sequence[str]) -> Sequence[str]:
+    if isinstance(words, str) or not all(isinstance(word, str) and word for word in words):
+        raise DataError(f"expected a list of words that are not empty, got {words!r}.")
+    return words
