@@ -63,7 +63,7 @@ def test_every_command_and_flag_of_the_pages_exists():
     known |= {"--out", "--config", "--resume", "--json", "--prompt", "--length", "--temperature", "--top-k", "--top-p"}
     known |= {"--unknown", "--fix"}
     known |= _flags_of("bench", "engine") | _flags_of("diagnose") | _flags_of("lab") | _flags_of("predict")
-    known |= _flags_of("train", "tagging")
+    known |= _flags_of("train", "tagging") | _flags_of("train", "language-modeling") | _flags_of("check", "tagging")
     # read from the sources, since what they import need not be installed
     scripts = (path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").rglob("*.py"))
     known |= {flag for script in scripts for flag in re.findall(r'add_argument\(\s*"(--[a-z-]+)"', script)}

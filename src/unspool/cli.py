@@ -1,13 +1,15 @@
 """The command line: a switchboard from words to rooms, with no logic of its own."""
 
 import argparse
-import contextlib
 import io
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.progress import track
 
 import unspool_benchmarks as benchmarks
 import unspool_lab
@@ -18,7 +20,7 @@ from unspool.diagnostics import KnownTraining, diagnose, draw, report, selective
 from unspool.errors import ConfigError, DataError, UnspoolError, did_you_mean
 from unspool.kernels.isa import instruction_set
 from unspool.search import Sampling
-from unspool.tasks import TASKS, LanguageModeling, Tagging, check_files
+from unspool.tasks import TASKS, LanguageModeling, Tagging, check_files, write_whole
 from unspool.training import SECTIONS, Trainer, find_device, model_size, typical_gradient_norm
 
 
@@ -224,10 +226,15 @@ def _predict(options: argparse.Namespace) -> None:
             if options.text
             else tagger.predict_file(options.source, options.skip_bad)
         )
-    file = options.out.open("wb") if options.out else sys.stdout.buffer
-    with file if options.out else contextlib.nullcontext():
-        for piece in pieces:
-            file.write(piece.encode("utf-8", "surrogateescape"))
+    encoded = (piece.encode("utf-8", "surrogateescape") for piece in pieces)
+    if options.out:
+        console = Console(stderr=True)
+        write_whole(
+            options.out,
+            iter(track(encoded, "tagging", console=console, transient=True, disable=not console.is_terminal)),
+        )
+    else:
+        sys.stdout.buffer.writelines(encoded)
 
 
 def _check_tagging(options: argparse.Namespace) -> None:

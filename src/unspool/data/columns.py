@@ -6,7 +6,7 @@ nodes ``8.1`` are lines of a sentence that are no words.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unspool.errors import ConfigError, DataError, did_you_mean
 
@@ -39,6 +39,10 @@ class ColumnFormat:
             hint = did_you_mean(name, self.columns)
             raise ConfigError(f"the files have no column {name!r}{hint}; they have {', '.join(self.columns)}.")
         return self.columns[name]
+
+    def words_alone(self) -> "ColumnFormat":
+        """The same, for files that need hold nothing but words."""
+        return self if self.is_conllu else replace(self, columns={"form": self.place("form")})
 
 
 CONLLU = ColumnFormat(_CONLLU_COLUMNS, "\t", True)
@@ -91,7 +95,7 @@ class Sentence:
             first = 2 if not separator and not pieces[0] else 0  # white space at the beginning of the line
             for place, values in columns.items():
                 while len(pieces) <= first + 2 * place:
-                    pieces += [separator or " ", ""]
+                    pieces += [separator or " ", "_"]  # columns that the file does not have yet
                 pieces[first + 2 * place] = values[word]
             lines[row] = "".join(pieces) + lines[row][len(body) :]
         return "".join(lines)
@@ -167,10 +171,13 @@ def _sentence(lines: list[str], kind: ColumnFormat, where: str, begin: int, prob
 def _check_line(columns: list[str], kind: ColumnFormat, words: int) -> tuple[str, bool]:
     """What is wrong with a line, and whether it is a word."""
     if not kind.is_conllu:
+        if columns[0] == _DOCUMENT:
+            return "", False
         wanted = max(kind.columns.values()) + 1
-        if len(columns) < wanted and columns[0] != _DOCUMENT:
+        if len(columns) < wanted:
             return f"{len(columns)} columns, expected at least {wanted}", False
-        return "", columns[0] != _DOCUMENT
+        empty = [name for name, place in kind.columns.items() if not columns[place]]
+        return (f"column {kind.place(empty[0]) + 1} ({empty[0]}) is empty" if empty else ""), not empty
     if len(columns) != 10:
         return f"{len(columns)} columns, expected 10; is a tab missing?", False
     if "" in columns:

@@ -61,7 +61,8 @@ class Tagger(nn.Module):
     together; Akbik et al. 2018 (COLING, "Contextual string embeddings") for states of a language model as features.
 
     Args:
-        num_words, num_characters: of the vocabularies; 0 is padding, 1 unknown.
+        word_counts: how often training shows each word; their numbers begin at 2 (0 is padding, 1 unknown).
+        num_characters: of the vocabulary; 0 is padding, 1 unknown.
         num_tags: for each target.
         chains: for each target how its tags depend on each other; the logits are the emissions.
         build_cell: makes a cell from an input size and a hidden size.
@@ -69,13 +70,16 @@ class Tagger(nn.Module):
         spelling_size: H of the characters' RNN, and features of a spelling.
         hidden_size, num_layers: of the stack, for each direction.
         dropout: locked over a sentence.
-        word_dropout: probability that a word is read as the unknown word, so that its spelling has to do.
+        word_dropout: a; a word that training shows n times is read as the unknown word with probability a / (a + n), so
+            that its spelling has to do (Kiperwasser & Goldberg 2016, arXiv 1603.04351).
         given_size: features of words from elsewhere; they are mapped to at most twice `embedding_size`.
     """
 
+    word_dropout: Float[Tensor, " W"]
+
     def __init__(
         self,
-        num_words: int,
+        word_counts: Sequence[int],
         num_characters: int,
         num_tags: Sequence[int],
         chains: Sequence[CRF],
@@ -86,11 +90,11 @@ class Tagger(nn.Module):
         hidden_size: int = 256,
         num_layers: int = 2,
         dropout: float = 0.4,
-        word_dropout: float = 0.2,
+        word_dropout: float = 0.25,
         given_size: int = 0,
     ):
         super().__init__()
-        self.embedding = nn.Embedding(num_words, embedding_size, padding_idx=0)
+        self.embedding = nn.Embedding(len(word_counts) + 2, embedding_size, padding_idx=0)
         self.character_embedding = nn.Embedding(num_characters, character_size, padding_idx=0)
         for table in (self.embedding, self.character_embedding):
             nn.init.normal_(table.weight, std=0.1)
@@ -109,7 +113,8 @@ class Tagger(nn.Module):
         self.chains = nn.ModuleList(chains)
         self.dropout, self.given_dropout = LockedDropout(dropout), LockedDropout(dropout / 2)
         self.character_dropout = nn.Dropout(dropout / 2)
-        self.word_dropout = word_dropout
+        rates = [0.0, 0.0, *(word_dropout / (word_dropout + count) for count in word_counts)]
+        self.register_buffer("word_dropout", torch.tensor(rates), persistent=False)
 
     def initial_state(self, batch_size: int) -> Any:
         """Nothing: sentences stand alone."""
@@ -118,9 +123,9 @@ class Tagger(nn.Module):
     def forward(self, batch: TaggingBatch) -> Float[Tensor, "T B O"]:
         """What the heads read."""
         words = batch.words
-        if self.training and self.word_dropout:
-            dropped = torch.rand(words.shape, device=words.device) < self.word_dropout
-            words = torch.where(dropped & (words > 0), 1, words)
+        if self.training:
+            dropped = torch.rand(words.shape, device=words.device) < self.word_dropout[words]
+            words = torch.where(dropped, 1, words)
         spelled = self.spell(batch.characters, batch.spellings)
         x = torch.cat(
             [self.embedding(words), spelled[batch.types], self.given_map(self.given_dropout(batch.given))], -1

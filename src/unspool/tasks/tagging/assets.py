@@ -79,9 +79,18 @@ class Target:
 
 @dataclass(frozen=True)
 class Assets:
-    """Words in lower case, those that are too rare to have an embedding, characters, and the targets."""
+    """What training has shown.
+
+    Attributes:
+        words: in lower case, those that have an embedding.
+        counts: how often training shows each of them.
+        rare: words, in lower case, that occur too rarely for that.
+        characters: of all words.
+        targets: the columns to predict.
+    """
 
     words: Vocabulary
+    counts: tuple[int, ...]
     rare: frozenset[str]
     characters: Vocabulary
     targets: tuple[Target, ...]
@@ -96,12 +105,14 @@ class Assets:
         characters = {c for form in forms for word in form for c in word} - {_BEGIN, _END}
         targets = (Target.found(name, column, scheme) for name, column in columns.items())
         rare = frozenset(counts) - frozenset(words.symbols)
-        return cls(words, rare, Vocabulary([_BEGIN, _END, *sorted(characters)]), tuple(targets))
+        known = tuple(counts[word] for word in words.symbols[1:])
+        return cls(words, known, rare, Vocabulary([_BEGIN, _END, *sorted(characters)]), tuple(targets))
 
     def save(self, folder: Path) -> None:
         """Writes them into a model folder."""
         stored = {
             "words": self.words.symbols[1:],
+            "counts": self.counts,
             "rare": sorted(self.rare),
             "characters": self.characters.symbols[1:],
             "targets": [vars_of(target) for target in self.targets],
@@ -120,7 +131,11 @@ class Assets:
             stored = json.loads(path.read_text(encoding="utf-8"))
             targets = tuple(Target(**{**one, "tags": tuple(one["tags"])}) for one in stored["targets"])
             return cls(
-                Vocabulary(stored["words"]), frozenset(stored["rare"]), Vocabulary(stored["characters"]), targets
+                Vocabulary(stored["words"]),
+                tuple(stored["counts"]),
+                frozenset(stored["rare"]),
+                Vocabulary(stored["characters"]),
+                targets,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); the model folder is damaged.") from error

@@ -53,6 +53,25 @@ def sound_sentences(source: str, kind: ColumnFormat, skip_bad: bool = False) -> 
         print(f"{source}: {skipped} malformed sentences were left out.", file=sys.stderr)
 
 
+def write_whole(path: Path, pieces: Iterator[bytes]) -> None:
+    """Writes a file beside its place and puts it there when it is whole, so that it may be the one that is read.
+
+    Raises:
+        OSError: it cannot be written; what was there before is kept.
+    """
+    if path.exists() and not path.is_file():  # a pipe or device, which holds nothing that could be kept
+        with path.open("wb") as file:
+            file.writelines(pieces)
+        return
+    beside = path.with_name(path.name + ".new")
+    try:
+        with beside.open("wb") as file:
+            file.writelines(pieces)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def in_portions(items: Iterator[T], size: int) -> Iterator[list[T]]:
     """Lists of so many items, the last one shorter."""
     while portion := list(islice(items, size)):

@@ -20,8 +20,8 @@ class TaggingData:
     dev: str = setting("", "validation sentences, in the same columns")
     format: str = setting("conllu", "conllu, or columns such as form=0,pos=1,ner=3 (and tab, where tabs separate)")
     targets: str = setting("", "columns to predict, by name; empty: upos,xpos,feats, or all that format names but form")
-    min_count: int = setting(2, "words that occur less often are known by their spelling alone")
-    batch_words: int = setting(1500, "words of a batch, padding included")
+    min_count: int = setting(1, "words that occur less often are known by their spelling alone")
+    batch_words: int = setting(500, "words of a batch, padding included")
     skip_bad: bool = setting(False, "leave out sentences with a malformed line, and count them")
     scheme: str = setting("bioes", "in which spans are learned; files keep their own", SCHEMES)
     vectors: str = setting("", "word vectors to read beside the words: .vec of fastText, .txt of GloVe, .gz of either")
@@ -60,15 +60,17 @@ class TaggerSettings:
     character_size: int = setting(64, "features of a character")
     spelling_size: int = setting(128, "features of a word's spelling")
     dropout: float = setting(0.4, "of features, locked over a sentence")
-    word_dropout: float = setting(0.2, "probability that a word is read by its spelling alone")
+    word_dropout: float = setting(
+        0.25, "a: a word that training shows n times is read by its spelling alone with probability a / (a + n)"
+    )
     crf: str = setting("spans", "targets whose tags are scored together by a linear-chain CRF", CHAINS)
 
     def __post_init__(self) -> None:
         check_choices(self)
         for name in ("hidden_size", "num_layers", "embedding_size", "character_size", "spelling_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("dropout", "word_dropout"):
-            require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "at least 0 and below 1")
+        require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "at least 0 and below 1")
+        require(self.word_dropout >= 0.0, "word_dropout", self.word_dropout, "at least 0")
 
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:
         """A cell with orthogonal recurrent matrices and an open gate, where it has them."""

@@ -80,7 +80,7 @@ class Tagging(Task):
         model = self.model
         try:
             return Tagger(
-                num_words=len(self.assets.words) + 1,
+                word_counts=self.assets.counts,
                 num_characters=len(self.assets.characters) + 1,
                 num_tags=[len(target.tags) for target in self.assets.targets],
                 chains=[target.chain(model.crf) for target in self.assets.targets],

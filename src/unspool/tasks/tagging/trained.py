@@ -101,7 +101,7 @@ class TrainedTagger:
         return self.task.evaluate(self.model, data)
 
     def _sentences(self, source: str, skip_bad: bool) -> Iterator[Sentence]:
-        sentences = sentences_of(source, self.task.format)
+        sentences = sentences_of(source, self.task.format.words_alone())
         return sentences if skip_bad else map(check, sentences)
 
     def _text(self, source: str) -> Iterator[list[str]]:
