@@ -118,3 +118,31 @@ def test_a_tagger_is_diagnosed_like_any_other_model(trained, capsys):
     assert call("diagnose", trained / "m", "--data", trained / "dev.conllu", "--json") == 0
     layers = json.loads(capsys.readouterr().out)["layers"]
     assert {layer["layer"] for layer in layers} >= {"spelling.forward_layer", "stack.layers.0.backward_layer"}
+
+
+def test_small_treebanks_are_read_more_often():
+    task = object.__new__(unspool.tasks.Tagging)
+    assert (task.epochs(40), task.epochs(1000)) == (63, 20)
+
+
+def test_a_run_that_is_begun_again_ends_with_the_same_weights(tmp_path, capsys):
+    (tmp_path / "train.conllu").write_text(treebank(60, 3), encoding="utf-8")
+    train = ["train", "tagging", "--train", tmp_path / "train.conllu", "--batch-words", 60, "--threads", 1, "--json"]
+    assert call(*train, *NETWORK, "--epochs", 3, "--out", tmp_path / "whole") == 0
+    assert call(*train, *NETWORK, "--epochs", 3, "--out", tmp_path / "parts") == 0
+    (tmp_path / "parts" / "last.safetensors").unlink()
+    (tmp_path / "parts" / "weights.safetensors").unlink()
+    assert call("train", "tagging", "--resume", "--out", tmp_path / "parts", "--json") == 0
+    whole, parts = (unspool.load(tmp_path / name).model.state_dict() for name in ("whole", "parts"))
+    assert all(whole[name].equal(parts[name]) for name in whole)
+
+
+def test_a_file_may_be_predicted_into_itself(trained, capsys):
+    path = trained / "same.conllu"
+    path.write_text(treebank(5, 9), encoding="utf-8")
+    assert call("predict", trained / "m", path, "--out", path) == 0
+    assert path.read_text(encoding="utf-8") == treebank(5, 9)
+    path.write_text("broken\n", encoding="utf-8")
+    assert call("predict", trained / "m", path, "--out", path) == 2
+    assert path.read_text(encoding="utf-8") == "broken\n"
+    assert not list(trained.glob("*.new"))

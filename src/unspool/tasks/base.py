@@ -74,6 +74,10 @@ class Task(ABC):
     def training_batches(self, seed: int) -> BatchSource:
         """The training data, in an order that the seed decides."""
 
+    def epochs(self, num_batches: int) -> int:
+        """How often to go through the training data where the user does not say."""
+        return 10
+
     @abstractmethod
     def validate(self, model: Any) -> dict[str, float] | None:
         """Metrics on the validation data; None where there is none."""

@@ -14,7 +14,7 @@ AVERAGES = ("none", "ema", "asgd")
 class TrainingSettings:
     """How a model is fitted."""
 
-    epochs: int = setting(10, "passes over the training data")
+    epochs: int = setting(0, "passes over the training data; 0: as many as the task finds right for so much data")
     max_steps: int = setting(0, "stop after so many updates; 0: no limit")
     seed: int = setting(0, "of weights, masks and order; equal seeds give equal bits")
     optimizer: str = setting("adamw", "how a gradient becomes an update", OPTIMIZERS)
@@ -44,9 +44,9 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("epochs", "validations_per_epoch", "nonfinite_limit", "report_steps"):
+        for name in ("validations_per_epoch", "nonfinite_limit", "report_steps"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("max_steps", "warmup_steps", "patience", "weight_decay", "momentum", "gradient_clip", "threads",
+        for name in ("epochs", "max_steps", "warmup_steps", "patience", "weight_decay", "momentum", "gradient_clip", "threads",
                      "checkpoint_seconds", "plateau_patience", "asgd_patience", "seed"):  # fmt: skip
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         require(self.seed < 2**63, "seed", self.seed, "below 2**63")

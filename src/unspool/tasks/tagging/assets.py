@@ -56,7 +56,7 @@ class Target:
 
     def encode(self, tags: Sequence[str]) -> list[int]:
         """The numbers of a sentence's tags; `IGNORED` for those that training did not show."""
-        if self.scheme and self.scheme != self.learned:
+        if self.scheme:  # also where both are the same, since what contradicts a scheme cannot be learned
             tags = tags_of(spans_of(tags), len(tags), self.learned)
         return [self.numbers.get(tag, IGNORED) for tag in tags]
 

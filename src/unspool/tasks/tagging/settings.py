@@ -59,9 +59,9 @@ class TaggerSettings:
     embedding_size: int = setting(100, "features of a word")
     character_size: int = setting(64, "features of a character")
     spelling_size: int = setting(128, "features of a word's spelling")
-    dropout: float = setting(0.4, "of features, locked over a sentence")
+    dropout: float = setting(0.33, "of features, locked over a sentence")
     word_dropout: float = setting(
-        0.25, "a: a word that training shows n times is read by its spelling alone with probability a / (a + n)"
+        1.0, "a: a word that training shows n times is read by its spelling alone with probability a / (a + n)"
     )
     crf: str = setting("spans", "targets whose tags are scored together by a linear-chain CRF", CHAINS)
 

@@ -1,5 +1,6 @@
 """Tagging: sentences in columns in, a model of their tags, the same files with predicted columns out."""
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from unspool.tasks.tagging.settings import TaggerSettings, TaggingData
 from unspool.tasks.tagging.trained import TrainedTagger
 
 _PREDICTED_WORDS = 8000  # of a batch in prediction, padding included
+_EPOCHS, _UPDATES = 20, 2500  # at least so many, so that small treebanks are learned too
 _AT_ONCE = 2000  # sentences held in memory in evaluation
 
 
@@ -101,6 +103,9 @@ class Tagging(Task):
 
     def training_batches(self, seed: int) -> BatchSource:
         return SentenceBatches(self.assets, self._stored("train"), self.data.batch_words, seed)
+
+    def epochs(self, num_batches: int) -> int:
+        return max(_EPOCHS, math.ceil(_UPDATES / num_batches))
 
     def validate(self, model: Tagger) -> dict[str, float] | None:
         if not self.data.dev:
