@@ -13,6 +13,8 @@ from unspool.models.crf import CRF, Path
 from unspool.models.language_model import LossOutput
 from unspool.types import Float, Int, Tensor
 
+_SHORT = 14  # characters of a spelling, its two ends included; nine words of ten are no longer
+
 
 class TaggingBatch(NamedTuple):
     """Sentences side by side.
@@ -133,10 +135,17 @@ class Tagger(nn.Module):
         return self.dropout(self.stack(self.dropout(x), lengths=batch.lengths).output)
 
     def spell(self, characters: Int[Tensor, "L U"], lengths: Int[Tensor, " U"]) -> Float[Tensor, "U S"]:
-        """Features of each spelling from its characters."""
+        """Features of each spelling from its characters; the few long ones are read apart, so that padding stays small."""
+        is_short = lengths <= _SHORT
+        groups = [rows for rows in (is_short.nonzero().squeeze(1), (~is_short).nonzero().squeeze(1)) if len(rows)]
+        found = [self._spell(characters[: int(lengths[rows].max()), rows], lengths[rows]) for rows in groups]
+        return torch.cat(found)[torch.cat(groups).argsort()]
+
+    def _spell(self, characters: Int[Tensor, "L U"], lengths: Int[Tensor, " U"]) -> Float[Tensor, "U S"]:
         x = self.character_dropout(self.character_embedding(characters))
-        ahead, behind = self.spelling(x, lengths=lengths).state
-        return torch.tanh(self.spelling_map(self.character_dropout(torch.cat([ahead[0], behind[0]], -1))))
+        layers = self.spelling.forward_layer, self.spelling.backward_layer
+        last = torch.cat([layer(x, lengths=lengths).state[0] for layer in layers], -1)
+        return torch.tanh(self.spelling_map(self.character_dropout(last)))
 
     def logits(self, outputs: Float[Tensor, "*N O"]) -> list[Float[Tensor, "*N V"]]:
         """Unnormalized log-probabilities of the tags of each target."""

@@ -19,6 +19,7 @@ from unspool.models.crf import CRF
 from unspool.models.tagger import TaggingBatch
 
 _BEGIN, _END = "\x02", "\x03"  # of a spelling; no text holds them
+_LONGEST = 60  # characters of a spelling; of a longer one the first and the last thirty are read
 FILE = "vocabulary.json"
 
 
@@ -176,6 +177,8 @@ class Assets:
     def _spell(self, spellings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         numbers = self.characters.numbers
         begin, end = numbers[_BEGIN] + 1, numbers[_END] + 1
+        half = _LONGEST // 2
+        spellings = [s if len(s) <= _LONGEST else s[:half] + s[-half:] for s in spellings]
         lengths = np.array([len(spelling) + 2 for spelling in spellings])
         characters = np.zeros((int(lengths.max()), len(spellings)), np.int64)
         steps, rows = _places(lengths)

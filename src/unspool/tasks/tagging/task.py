@@ -22,7 +22,7 @@ from unspool.tasks.tagging.scores import Scores, summary
 from unspool.tasks.tagging.settings import TaggerSettings, TaggingData
 from unspool.tasks.tagging.trained import TrainedTagger
 
-_PREDICTED_WORDS = 8000  # of a batch in prediction, padding included
+_PREDICTED_WORDS = 4000  # of a batch in prediction, padding included
 _EPOCHS, _UPDATES = 20, 2500  # at least so many, so that small treebanks are learned too
 _AT_ONCE = 2000  # sentences held in memory in evaluation
 
