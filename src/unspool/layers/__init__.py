@@ -1,5 +1,6 @@
 """Layers: a cell over time, stacks, both directions, and dropout for sequences."""
 
+from unspool.layers.attention import SCORES, Attended, Attention
 from unspool.layers.bidirectional import Bidirectional
 from unspool.layers.bptt import BPTT, CheckpointedBPTT, FullBPTT, TruncatedBPTT
 from unspool.layers.dropout import LockedDropout, WeightDrop, embed_with_dropout, weight_drop
@@ -10,6 +11,9 @@ from unspool.layers.stream import Stream
 
 __all__ = [
     "BPTT",
+    "SCORES",
+    "Attended",
+    "Attention",
     "Bidirectional",
     "CheckpointedBPTT",
     "FullBPTT",
