@@ -46,8 +46,9 @@ def create_folder(folder: Path, task: type[Task], settings: Settings, version: s
     try:
         folder.mkdir(parents=True, exist_ok=True)
         prepared = task.prepare(settings, folder)
-        for path in (*folder.glob("*.json"), *folder.glob("tokens/*.*")):
-            flush(path)
+        for path in folder.rglob("*"):
+            if path.is_file():
+                flush(path)
         card = {"format": FORMAT, "unspool": version, "task": task.name, "settings": settings_to_dict(settings)}
         beside = folder / (MODEL + ".new")
         beside.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

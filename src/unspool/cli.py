@@ -103,7 +103,7 @@ def _parser() -> ArgumentParser:
     tagging = kinds.add_parser(
         "tagging",
         help="sentences in columns",
-        description="Names every malformed line, counts tags and words, and compares splits with the first file.",
+        description="Names malformed lines, counts tags and words, and compares splits with the first file.",
     )
     tagging.add_argument("files", nargs="+", metavar="FILE", help="sentences: those to train on, then other splits")
     tagging.add_argument("--format", default="conllu", help="as for train tagging (default: conllu)")
@@ -219,7 +219,7 @@ def _generate(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     tagger = load(options.folder, Tagging.name)
     if options.nbest is not None:
-        pieces = tagger.predict_ways(options.source, options.nbest, options.text, options.skip_bad)
+        pieces = tagger.predict_nbest(options.source, options.nbest, options.text, options.skip_bad)
     else:
         pieces = (
             tagger.predict_text(options.source)

@@ -99,3 +99,28 @@ def test_no_bytes_at_all_are_lost_whatever_the_file_holds():
             for s in sentences:
                 assert s.problem is None or s.problem.startswith("a.conllu:")
                 assert s.problem is not None or s.replaced({1: s.column(1)}, kind.separator) == "".join(s.lines)
+
+
+def test_predictions_stand_in_their_column_whatever_white_space_is_around():
+    kind = parse_format("form=0,pos=1")
+    for text, wanted in (
+        ("Ann \r\n", "Ann X \r\n"),
+        ("\ufeffAnn\n", "\ufeffAnn X\n"),
+        ("\ufeff  Ann y\t\n", "\ufeff  Ann X\t\n"),
+    ):
+        (sentence,) = read(text, kind.words_alone())
+        assert sentence.column(0) == ["Ann"]
+        assert sentence.replaced({1: ["X"]}, kind.separator) == wanted
+    (sentence,) = read("\ufeffAnn y\n", parse_format("form=1,pos=0"))
+    assert sentence.replaced({0: ["X"]}, None) == "\ufeffX y\n"
+
+
+def test_ids_of_any_length_are_no_crash():
+    (sentence,) = read("9" * 5000 + "\ta" + "\t_" * 8 + "\n")
+    assert "expected 1; is a line" in sentence.problem
+
+
+def test_a_format_names_every_column_and_place_once():
+    for text in ("form=0,pos=0", "form=0,form=1"):
+        with pytest.raises(ConfigError, match="every column once"):
+            parse_format(text)

@@ -3,6 +3,7 @@ import math
 
 import torch
 
+from unspool.data.batching import IGNORED
 from unspool.models.crf import CRF
 
 NUM_TAGS, LENGTHS = 3, (4, 1, 3)
@@ -37,6 +38,36 @@ def test_the_likelihood_is_that_of_all_taggings_counted_out():
         assert math.isclose(found[b].item(), ways[tuple(tags[:length, b].tolist())] - whole, abs_tol=1e-9)
     found.sum().backward()
     assert crf.transitions.grad.isfinite().all()
+
+
+def test_tags_that_are_not_known_are_summed_over():
+    crf, emissions, lengths = made()
+    emissions.requires_grad_()
+    known = torch.randint(0, NUM_TAGS, emissions.shape[:2])
+    known[1] = IGNORED
+    found = crf.log_likelihood(emissions, known, lengths)
+    for b, length in enumerate(LENGTHS):
+        ways = all_ways(crf, emissions[:length, b].detach())
+        whole = math.log(sum(map(math.exp, ways.values())))
+        agree = [
+            w
+            for tags, w in ways.items()
+            if all(k in (IGNORED, t) for k, t in zip(known[:length, b].tolist(), tags, strict=True))
+        ]
+        assert math.isclose(found[b].item(), math.log(sum(map(math.exp, agree))) - whole, abs_tol=1e-9)
+    nothing = crf.log_likelihood(emissions, torch.full_like(known, IGNORED), lengths)
+    torch.testing.assert_close(nothing, torch.zeros_like(nothing))
+    found.sum().backward()
+    assert emissions.grad.isfinite().all()
+
+
+def test_long_sentences_with_unlikely_tags_are_decoded():
+    crf = CRF(NUM_TAGS, may_follow=lambda i, j: (i, j) != (0, 1))
+    for shift in (-200.0, 200.0):
+        ((best,),) = crf.decode(torch.randn(600, 1, NUM_TAGS) + shift, torch.tensor([600]), 1)
+        assert len(best.tags) == 600
+        assert (0, 1) not in itertools.pairwise(best.tags)
+        assert 0 <= best.probability <= 1.001
 
 
 def test_decoding_gives_the_likeliest_taggings_in_order_with_their_probabilities():

@@ -1,6 +1,8 @@
+import pytest
 import torch
 
 from unspool import GRU
+from unspool.cells import CELLS
 from unspool.data.batching import IGNORED
 from unspool.models.crf import CRF
 from unspool.models.tagger import Tagger, TaggingBatch
@@ -8,8 +10,8 @@ from unspool.models.tagger import Tagger, TaggingBatch
 
 def tagger(**options):
     sizes = {"embedding_size": 6, "character_size": 4, "spelling_size": 5, "hidden_size": 7, **options}
-    chains = [CRF(3, learned=False), CRF(4, learned=False)]
-    return Tagger([1] * 7, 8, (3, 4), chains, GRU, **sizes)
+    crfs = [CRF(3, learned=False), CRF(4, learned=False)]
+    return Tagger([1] * 7, 8, (3, 4), crfs, GRU, **sizes)
 
 
 def batch():
@@ -38,7 +40,7 @@ def test_sentences_do_not_hear_each_other_or_the_padding():
     together = model(one)
     alone = model(
         one._replace(
-            words=one.words[:2, 1:], types=one.types[:2, 1:], lengths=torch.tensor([2]), given=one.given[:2, 1:]
+            words=one.words[:2, 1:], types=one.types[:2, 1:], lengths=torch.tensor([2]), features=one.features[:2, 1:]
         )
     )
     torch.testing.assert_close(together[:2, 1], alone[:, 0])
@@ -50,6 +52,14 @@ def test_a_dropped_word_is_known_by_its_spelling_alone():
     model, one = tagger(word_dropout=1e9, dropout=0.0).train(), batch()
     unknown = one._replace(words=torch.where(one.words > 0, 1, 0))
     torch.testing.assert_close(model(one), model(unknown))
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=lambda cell: cell.__name__)
+def test_any_cell_tags(cell):
+    chains = [CRF(3), CRF(4, learned=False)]
+    model = Tagger([1] * 7, 8, (3, 4), chains, cell, embedding_size=6, character_size=4, spelling_size=6, hidden_size=8)
+    assert model.loss(batch()).sum.isfinite()
+    assert [len(row) for row in model.best(batch())[0]] == [3, 2]
 
 
 def test_only_the_last_word_counts_where_that_is_asked():

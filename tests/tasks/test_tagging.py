@@ -1,35 +1,9 @@
 import json
-import random
 
 import pytest
+from treebank import NETWORK, call, treebank
 
 import unspool
-from unspool.cli import main
-
-NETWORK = ["--hidden-size", 16, "--num-layers", 1, "--embedding-size", 8, "--spelling-size", 12, "--character-size", 8]
-
-
-def treebank(count, seed):
-    """Sentences in which ``well`` is an adverb after a verb and a noun after an article: context decides."""
-    chance, text = random.Random(seed), []
-    words = {
-        "DET": ["the", "a"],
-        "NOUN": ["well", "dog", "cat"],
-        "VERB": ["ran", "slept", "dried"],
-        "ADV": ["well", "fast"],
-    }
-    for number in range(count):
-        tags = ["DET", "NOUN", "VERB", "ADV"][: chance.choice([3, 4])]
-        text.append(f"# sent_id = {number}")
-        for place, tag in enumerate(tags, start=1):
-            word = chance.choice(words[tag])
-            text.append(f"{place}\t{word}\t{word}\t{tag}\t{tag[0]}\tKind={tag.title()}\t0\troot\t_\tKept={place}")
-        text.append("")
-    return "\n".join(text) + "\n"
-
-
-def call(*words):
-    return main([str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +81,13 @@ def test_mistakes_are_one_line(trained, capsys):
             [*train, "--train", trained / "train.conllu", "--format", "conll"],
             "format must be conllu, or columns such as",
         ),
+        ([*train, "--train", trained / "train.conllu", "--cell", "lstn"], "lstn"),
         (["predict", trained / "m", trained / "none.conllu"], "none.conllu: no such file."),
         (["generate", trained / "m"], "holds a model for tagging, expected one for language-modeling"),
     ):
         assert call(*arguments) == 2
         assert message in capsys.readouterr().err
+        assert not (trained / "x" / "model.json").exists()
 
 
 def test_a_tagger_is_diagnosed_like_any_other_model(trained, capsys):

@@ -1,8 +1,7 @@
 import json
 
 import pytest
-
-from unspool.cli import main
+from treebank import call
 
 BLANK = "\t_" * 4
 
@@ -19,10 +18,6 @@ def files(tmp_path):
         row(1, "Dog", "NOUN") + row(2, "ran", "VERB") + "\n" + row(1, "dog", "NOUN") + "\n", encoding="utf-8"
     )
     return train, dev
-
-
-def call(*words):
-    return main([str(word) for word in words])
 
 
 def test_splits_are_counted_and_compared(files, capsys):
@@ -62,3 +57,9 @@ def test_a_file_without_words_is_a_problem(tmp_path, capsys):
     assert f"{tmp_path / 'empty'}: no words." in capsys.readouterr().out
     assert call("check", "tagging", tmp_path / "none") == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_a_stray_tag_among_those_of_spans_is_noted(tmp_path, capsys):
+    (tmp_path / "ner.txt").write_text("Ann B-PER\nran 0\n\n" * 2 + "Ann B-PER\nLee I-PER\n\n", encoding="utf-8")
+    assert call("check", "tagging", tmp_path / "ner.txt", "--format", "form=0,ner=1") == 0
+    assert "ner looks like spans but for the tags 0" in capsys.readouterr().out

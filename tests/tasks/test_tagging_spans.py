@@ -4,15 +4,14 @@ import json
 import random
 
 import pytest
+from treebank import NETWORK, call
 
 import unspool
-from unspool.cli import main
 from unspool.data.spans import misplaced
 from unspool.data.vocabulary import Vocabulary
 from unspool.tasks.tagging.assets import Assets, Target
 from unspool.tasks.tagging.scores import Scores, summary
 
-NETWORK = ["--hidden-size", 12, "--num-layers", 1, "--embedding-size", 8, "--spelling-size", 8, "--character-size", 8]
 FAST = ["--batch-words", 150, "--learning-rate", 0.02, "--json"]
 
 
@@ -29,10 +28,6 @@ def names(count, seed, scheme):
             before = label
         lines.append("")
     return "\n".join(lines) + "\n"
-
-
-def call(*words):
-    return main([str(word) for word in words])
 
 
 @pytest.fixture(scope="module", params=["crf", "no_crf"])
@@ -67,7 +62,7 @@ def test_tags_come_out_in_the_scheme_of_the_file_and_contradict_nothing(trained,
 
 def test_the_likeliest_ways_have_falling_probabilities(trained, capsys):
     tagger = unspool.load(trained / "m")
-    ways = tagger.ways(["Ann", "saw", "Lee"], count=200)["ner"]
+    ways = tagger.nbest(["Ann", "saw", "Lee"], count=200)["ner"]
     probabilities = [p for _, p in ways]
     assert probabilities == sorted(probabilities, reverse=True)
     assert abs(sum(probabilities) - 1) < 1e-3
@@ -79,14 +74,14 @@ def test_the_likeliest_ways_have_falling_probabilities(trained, capsys):
     assert all(len(one["ner"]) == 2 for one in found)
 
 
-def scores_of(name, gold, found, scheme="bio"):
+def scores_of(name, gold, found, scheme="bio", is_conllu=True):
     tags = tuple(sorted({tag for row in gold + found for tag in row}))
     scores = Scores(
         Assets(Vocabulary(["seen"]), (1,), frozenset(), Vocabulary([]), (Target(name, tags, scheme, "bio"),)), True
     )
     for wanted, own in zip(gold, found, strict=True):
         scores.add(["seen", *["new"] * (len(wanted) - 1)], [wanted], [own])
-    return scores.values()
+    return scores.values("file")
 
 
 def test_the_f1_is_that_of_conlleval():
@@ -99,6 +94,7 @@ def test_the_f1_is_that_of_conlleval():
     assert values["spans"]["ner"]["MISC"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "count": 1}
     assert values["confusion"]["ner"] == [("B-MISC", "I-MISC", 1), ("O", "B-MISC", 1)]
     assert values["ner_accuracy"] == 0.8
+    assert scores_of("ner", gold, found, is_conllu=False)["conll18"] == {}
     assert values["ner_accuracy_on_unknown_words"] == 6 / 8
 
 

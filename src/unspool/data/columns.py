@@ -60,6 +60,8 @@ def parse_format(text: str) -> ColumnFormat:
     named = [part.partition("=") for part in parts if part != "tab"]
     if not all(name and place.isdecimal() for name, _, place in named) or "form" not in {name for name, _, _ in named}:
         raise ConfigError(f"format must be conllu, or columns such as form=0,pos=1 (and tab), got {text!r}.")
+    if min(len({name for name, _, _ in named}), len({int(place) for _, _, place in named})) < len(named):
+        raise ConfigError(f"format must name every column once, and no place twice, got {text!r}.")
     return ColumnFormat({name: int(place) for name, _, place in named}, "\t" if "tab" in parts else None, False)
 
 
@@ -89,7 +91,9 @@ class Sentence:
         """The text of the sentence with some columns of its words set anew, and nothing else changed."""
         lines = list(self.lines)
         for word, row in enumerate(self.rows):
-            body = lines[row].rstrip("\r\n")
+            body = lines[row].rstrip("\r\n" if separator else None)
+            mark = "\ufeff" if self.first_line + row == 1 and body.startswith("\ufeff") else ""
+            body = body.removeprefix(mark)
             # every second piece is a cell, those between are what separates them
             pieces = re.split("(\t)" if separator else r"(\s+)", body)
             first = 2 if not separator and not pieces[0] else 0  # white space at the beginning of the line
@@ -97,7 +101,7 @@ class Sentence:
                 while len(pieces) <= first + 2 * place:
                     pieces += [separator or " ", "_"]  # columns that the file does not have yet
                 pieces[first + 2 * place] = values[word]
-            lines[row] = "".join(pieces) + lines[row][len(body) :]
+            lines[row] = mark + "".join(pieces) + lines[row][len(mark) + len(body) :]
         return "".join(lines)
 
 
@@ -186,6 +190,6 @@ def _check_line(columns: list[str], kind: ColumnFormat, words: int) -> tuple[str
         return "", False
     if not _WORD_ID.fullmatch(columns[0]):
         return f"id {columns[0]!r} is no number, range (1-2) or empty node (8.1)", False
-    if int(columns[0]) != words + 1:
+    if columns[0] != str(words + 1):
         return f"id {columns[0]}, expected {words + 1}; is a line or a blank line missing?", False
     return "", True

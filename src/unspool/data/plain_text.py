@@ -41,12 +41,13 @@ def split_text(text: str, known: Collection[str]) -> list[list[str]]:
 
 
 def _split_word(word: str, known: Collection[str]) -> list[str]:
-    lower = word.lower()
-    if lower in known or word.isalnum():
-        return [word]
-    for place in range(1, len(word)):
-        if lower[place:] in known and "'" in lower[place:].replace("’", "'") and not word[place:].isalnum():
-            return [*_split_word(word[:place], known), word[place:]]
-    if "-" in word[1:-1] and "-" in known:
-        return [part for part in re.split("(-)", word) if part]
-    return [word]
+    ends: list[str] = []
+    while not word.isalnum() and word.lower() not in known:
+        tails = (word[place:] for place in range(1, len(word)))
+        tail = next((t for t in tails if t.lower() in known and ("'" in t or "’" in t)), None)
+        if tail is None:
+            break
+        word, ends = word[: -len(tail)], [tail, *ends]
+    if "-" in word[1:-1] and "-" in known and word.lower() not in known:
+        return [*(part for part in re.split("(-)", word) if part), *ends]
+    return [word, *ends]

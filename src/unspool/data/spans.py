@@ -34,6 +34,14 @@ def detect_scheme(sentences: Iterable[Sequence[str]]) -> str | None:
     return min(SCHEMES, key=lambda scheme: wrong[scheme])
 
 
+def stray_tags(sentences: Iterable[Sequence[str]]) -> list[str]:
+    """What keeps a column from being one of spans where most of its tags are such; empty where few are, or all."""
+    counts = Counter(tag for tags in sentences for tag in tags)
+    stray = [tag for tag in counts if not split_tag(tag)[0]]
+    inside = sum(n for tag, n in counts.items() if split_tag(tag)[0] not in ("", "O"))
+    return sorted(stray) if inside > sum(counts[tag] for tag in stray) else []
+
+
 def misplaced(tags: Sequence[str], scheme: str) -> list[int]:
     """Places of tags that may not come after the one before; the number of tags where the sentence may not end."""
     return [place for place, pair in enumerate(pairwise((None, *tags, None))) if not may_follow(*pair, scheme)]
@@ -59,7 +67,7 @@ def tags_of(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
     Raises:
         DataError: spans overlap or lie outside.
     """
-    tags, last = ["O"] * length, Span(-1, -1, "")
+    tags, last = ["O"] * length, Span(-2, -2, "")
     for span in sorted(spans):
         if span.first <= last.last or not 0 <= span.first <= span.last < length:
             raise DataError(f"span {tuple(span)} overlaps another or lies outside of {length} words.")

@@ -1,7 +1,9 @@
 """Word vectors from elsewhere: the text formats of fastText (``.vec``) and GloVe (``.txt``)."""
 
 import gzip
-from collections.abc import Iterator, Sequence
+import json
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,16 +29,16 @@ class WordVectors(NamedTuple):
     def save(self, path: Path) -> None:
         """Writes the table to a ``.npy`` file, and the words beside it."""
         np.save(path, self.table)
-        path.with_suffix(".txt").write_text("\n".join(self.numbers), encoding="utf-8")
+        path.with_suffix(".json").write_text(json.dumps(list(self.numbers), ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "WordVectors":
         """What `save` wrote; the table is mapped from disk.
 
         Raises:
-            OSError, ValueError: the files are missing or damaged.
+            OSError, ValueError, EOFError: the files are missing or damaged.
         """
-        words = path.with_suffix(".txt").read_text(encoding="utf-8").split("\n")
+        words = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         table = np.load(path, mmap_mode="r")
         if len(table) != len(words) + 1:
             raise ValueError(f"{len(table)} rows for {len(words)} words")
@@ -63,13 +65,17 @@ def read_vectors(path: Path, limit: int) -> WordVectors:
             if len(parts) <= size or size < 1:
                 raise ValueError
             row = np.array(parts[-size:], dtype=np.float32)
+            with np.errstate(over="ignore"):
+                row = row.astype(np.float16)
+            if not np.isfinite(row).all():
+                raise ValueError
         except ValueError:
             raise DataError(
-                f"{path}:{number}: expected a word and {size or 'some'} numbers, got {line[:40]!r}."
+                f"{path}:{number}: expected a word and {size or 'some'} numbers up to 65,504, got {line[:40]!r}."
             ) from None
         if word not in numbers:
             numbers[word] = len(rows)
-            rows.append(row.astype(np.float16))
+            rows.append(row)
         if len(rows) == limit:
             break
     if not rows:
@@ -80,18 +86,10 @@ def read_vectors(path: Path, limit: int) -> WordVectors:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with (
-            gzip.open(path, "rt", encoding="utf-8")
+            gzip.open(path, "rt", encoding="utf-8", newline="\n")
             if path.suffix == ".gz"
             else path.open(encoding="utf-8", newline="\n") as file
         ):
             yield from enumerate(file, start=1)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}).") from error
-
-
-def look_up(vectors: WordVectors, sentences: Sequence[Sequence[str]]) -> np.ndarray:
-    """[T, B, D] vectors of the words of sentences, zeros where there is none."""
-    found = np.zeros((max(map(len, sentences)), len(sentences), vectors.table.shape[1]), np.float32)
-    for b, sentence in enumerate(sentences):
-        found[: len(sentence), b] = vectors.table[[vectors.row(word) for word in sentence]]
-    return found

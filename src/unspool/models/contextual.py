@@ -37,7 +37,6 @@ class CharacterContext(nn.Module):
     def forward(self, sentences: Sequence[Sequence[str]]) -> Float[Tensor, "T B F"]:
         """Features of the words of sentences, zeros beyond their ends."""
         read = [self._read(sentence) for sentence in sentences]
-        device = self.model.embedding.weight.device
         lengths = torch.tensor([len(tokens) for tokens, _ in read])
         tokens = torch.zeros(int(lengths.max()), len(read), dtype=torch.long)
         places = torch.zeros(max(map(len, sentences)), len(read), dtype=torch.long)
@@ -46,9 +45,9 @@ class CharacterContext(nn.Module):
             tokens[: len(own), b] = torch.tensor(own)
             places[: len(edges), b] = torch.tensor(edges)
             is_word[: len(edges), b] = True
-        outputs = self.model.stack(self.model.embed(tokens.to(device)), lengths=lengths.to(device)).output
-        found = outputs.gather(0, places.to(device).unsqueeze(-1).expand(-1, -1, outputs.shape[-1]))
-        return torch.where(is_word.to(device), found, 0.0)
+        outputs = self.model.stack(self.model.embed(tokens), lengths=lengths).output
+        found = outputs.gather(0, places.unsqueeze(-1).expand(-1, -1, outputs.shape[-1]))
+        return torch.where(is_word, found, 0.0)
 
     def _read(self, sentence: Sequence[str]) -> tuple[list[int], list[int]]:
         """A line break and the sentence in the model's order, and the step after which each word has been read."""

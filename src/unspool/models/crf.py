@@ -61,11 +61,12 @@ class CRF(nn.Module):
     ) -> Float[Tensor, " B"]:
         """log p(the tags that are known | x) of each sentence; those that are `IGNORED` are summed over.
 
-        What lies beyond a sentence's length is not read.
+        Tsuboi et al. 2008 (COLING, "Training conditional random fields using incomplete annotations"). What lies beyond a sentence's length is not read.
         """
         known = nn.functional.one_hot(tags.clamp(min=0), emissions.shape[-1]).bool() | (tags < 0).unsqueeze(-1)
-        seen = emissions.masked_fill(~known, _NEVER)
-        return self._log_partition(seen, lengths) - self._log_partition(emissions, lengths)
+        both = torch.cat([emissions.masked_fill(~known, _NEVER), emissions], 1)
+        seen, every = self._log_partition(both, lengths.repeat(2)).chunk(2)
+        return seen - every
 
     def _log_partition(self, emissions: Tensor, lengths: Tensor) -> Tensor:
         scores, num_tags = self.scores(), emissions.shape[-1]
@@ -78,13 +79,29 @@ class CRF(nn.Module):
         return torch.logsumexp(alpha + scores[:num_tags, num_tags], -1)
 
     @torch.no_grad()
-    def decode(self, emissions: Float[Tensor, "T B K"], lengths: Int[Tensor, " B"], count: int = 1) -> list[list[Path]]:
-        """The `count` likeliest ways to tag each sentence, the likeliest first, with their probabilities.
+    def decode(self, emissions: Float[Tensor, "T B K"], lengths: Int[Tensor, " B"], count: int) -> list[list[Path]]:
+        """The `count` likeliest ways to tag each sentence, the likeliest first, with their probabilities."""
+        if not len(emissions):
+            return [[Path([], 1.0)] for _ in lengths]
+        emissions = emissions.log_softmax(-1)  # the same distribution, in numbers whose sums keep their digits
+        tags, values = self.viterbi(emissions, lengths, count)
+        probabilities = (values - self._log_partition(emissions, lengths).unsqueeze(1)).exp().tolist()
+        possible = (values > values[:, :1] + _NEVER / 2).tolist()  # the others go through what is not allowed
+        return [
+            [Path(way[:length], p) for way, p, is_possible in zip(*row, strict=True) if is_possible]
+            if length
+            else [Path([], 1.0)]
+            for *row, length in zip(tags.tolist(), probabilities, possible, lengths.tolist(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def viterbi(
+        self, emissions: Float[Tensor, "T B K"], lengths: Int[Tensor, " B"], count: int = 1
+    ) -> tuple[Int[Tensor, "B N T"], Float[Tensor, "B N"]]:
+        """The `count` likeliest ways to tag each sentence of at least one step, and their log-weights, not normalized.
 
         Viterbi with a list of the best at each tag (Seshadri & Sundberg 1994).
         """
-        if not len(emissions):
-            return [[Path([], 1.0)] for _ in lengths]
         scores, num_tags = self.scores(), emissions.shape[-1]
         best = (scores[num_tags, :num_tags] + emissions[0]).unsqueeze(1)  # [B, N, K]: the N best that end in each tag
         back: list[Tensor] = []
@@ -103,12 +120,4 @@ class CRF(nn.Module):
         for chosen in reversed(back):
             at = chosen.flatten(1).gather(1, at)
             tags.append(at % num_tags)
-        found = torch.stack(tags[::-1], -1).tolist()  # B, M, T
-        probabilities = (values - self._log_partition(emissions, lengths).unsqueeze(1)).exp().tolist()
-        possible = (values > _NEVER / 2).tolist()  # what is left out goes only through what is not allowed
-        return [
-            [Path(way[:length], p) for way, p, is_possible in zip(*row, strict=True) if is_possible]
-            if length
-            else [Path([], 1.0)]
-            for *row, length in zip(found, probabilities, possible, lengths.tolist(), strict=True)
-        ]
+        return torch.stack(tags[::-1], -1), values

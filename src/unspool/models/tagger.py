@@ -13,7 +13,7 @@ from unspool.models.crf import CRF, Path
 from unspool.models.language_model import LossOutput
 from unspool.types import Float, Int, Tensor
 
-_SHORT = 14  # characters of a spelling, its two ends included; nine words of ten are no longer
+_SHORT = 14  # characters of a spelling, its two ends included; few words are longer
 
 
 class TaggingBatch(NamedTuple):
@@ -26,7 +26,7 @@ class TaggingBatch(NamedTuple):
         characters: [L, U] characters of each spelling.
         spellings: [U] their lengths.
         targets: [K, T, B] tags of each target, or `IGNORED`.
-        given: [T, B, F] features of words from elsewhere: vectors, states of a language model; F may be 0.
+        features: [T, B, F] features of words from elsewhere: vectors, states of a language model; F may be 0.
     """
 
     words: Int[Tensor, "T B"]
@@ -35,7 +35,7 @@ class TaggingBatch(NamedTuple):
     characters: Int[Tensor, "L U"]
     spellings: Int[Tensor, " U"]
     targets: Int[Tensor, "K T B"]
-    given: Float[Tensor, "T B F"]
+    features: Float[Tensor, "T B F"]
 
     def to(self, device: torch.device) -> "TaggingBatch":
         """The batch on a device."""
@@ -54,8 +54,8 @@ class Tagger(nn.Module):
 
     ::
 
-        s_u = W_c [forward RNN over the characters of u; backward RNN]       for every spelling u of the batch
-        x_t = dropout([embedding[word_t]; s_word_t; W_g given_t])
+        s_u = tanh(W_c [forward RNN over the characters of u; backward RNN])       for every spelling u of the batch
+        x_t = dropout([embedding[word_t]; s_word_t; W_f features_t])
         y_t = stack of bidirectional layers (x)_t
         logits of target k = W_k dropout(y_t) + b_k
 
@@ -66,25 +66,25 @@ class Tagger(nn.Module):
         word_counts: how often training shows each word; their numbers begin at 2 (0 is padding, 1 unknown).
         num_characters: of the vocabulary; 0 is padding, 1 unknown.
         num_tags: for each target.
-        chains: for each target how its tags depend on each other; the logits are the emissions.
+        crfs: for each target how its tags depend on each other; the logits are the emissions.
         build_cell: makes a cell from an input size and a hidden size.
         embedding_size, character_size: features of a word, and of a character.
         spelling_size: H of the characters' RNN, and features of a spelling.
         hidden_size, num_layers: of the stack, for each direction.
-        dropout: locked over a sentence.
+        dropout: locked over a sentence; half of it for characters, spellings and features from elsewhere.
         word_dropout: a; a word that training shows n times is read as the unknown word with probability a / (a + n), so
             that its spelling has to do (Kiperwasser & Goldberg 2016, arXiv 1603.04351).
-        given_size: features of words from elsewhere; they are mapped to at most twice `embedding_size`.
+        feature_size: features of words from elsewhere; they are mapped to at most twice `embedding_size`.
     """
 
-    word_dropout: Float[Tensor, " W"]
+    drop_rates: Float[Tensor, " W"]
 
     def __init__(
         self,
         word_counts: Sequence[int],
         num_characters: int,
         num_tags: Sequence[int],
-        chains: Sequence[CRF],
+        crfs: Sequence[CRF],
         build_cell: Callable[[int, int], Cell],
         embedding_size: int = 100,
         character_size: int = 64,
@@ -93,7 +93,7 @@ class Tagger(nn.Module):
         num_layers: int = 2,
         dropout: float = 0.4,
         word_dropout: float = 0.25,
-        given_size: int = 0,
+        feature_size: int = 0,
     ):
         super().__init__()
         self.embedding = nn.Embedding(len(word_counts) + 2, embedding_size, padding_idx=0)
@@ -103,20 +103,21 @@ class Tagger(nn.Module):
         self.spelling = Bidirectional(
             build_cell(character_size, spelling_size), build_cell(character_size, spelling_size)
         )
-        self.spelling_map = nn.Linear(2 * spelling_size, spelling_size)
-        mapped_size = min(given_size, 2 * embedding_size)
-        self.given_map = nn.Linear(given_size, mapped_size) if given_size else nn.Identity()
+        both = (self.spelling.forward_layer.cell, self.spelling.backward_layer.cell)
+        self.spelling_map = nn.Linear(sum(cell.state_sizes[0] for cell in both), spelling_size)
+        mapped_size = min(feature_size, 2 * embedding_size)
+        self.feature_map = nn.Linear(feature_size, mapped_size) if feature_size else nn.Identity()
         layers: list[Bidirectional] = []
         for _ in range(num_layers):
             size = layers[-1].output_size if layers else embedding_size + spelling_size + mapped_size
             layers.append(Bidirectional(build_cell(size, hidden_size), build_cell(size, hidden_size)))
         self.stack = Stack(layers, dropout)
         self.heads = nn.ModuleList(nn.Linear(self.stack.output_size, count) for count in num_tags)
-        self.chains = nn.ModuleList(chains)
-        self.dropout, self.given_dropout = LockedDropout(dropout), LockedDropout(dropout / 2)
+        self.crfs = nn.ModuleList(crfs)
+        self.dropout, self.feature_dropout = LockedDropout(dropout), LockedDropout(dropout / 2)
         self.character_dropout = nn.Dropout(dropout / 2)
         rates = [0.0, 0.0, *(word_dropout / (word_dropout + count) for count in word_counts)]
-        self.register_buffer("word_dropout", torch.tensor(rates), persistent=False)
+        self.register_buffer("drop_rates", torch.tensor(rates), persistent=False)
 
     def initial_state(self, batch_size: int) -> Any:
         """Nothing: sentences stand alone."""
@@ -126,11 +127,11 @@ class Tagger(nn.Module):
         """What the heads read."""
         words = batch.words
         if self.training:
-            dropped = torch.rand(words.shape, device=words.device) < self.word_dropout[words]
+            dropped = torch.rand(words.shape, device=words.device) < self.drop_rates[words]
             words = torch.where(dropped, 1, words)
         spelled = self.spell(batch.characters, batch.spellings)
         x = torch.cat(
-            [self.embedding(words), spelled[batch.types], self.given_map(self.given_dropout(batch.given))], -1
+            [self.embedding(words), spelled[batch.types], self.feature_map(self.feature_dropout(batch.features))], -1
         )
         return self.dropout(self.stack(self.dropout(x), lengths=batch.lengths).output)
 
@@ -155,9 +156,9 @@ class Tagger(nn.Module):
         """-log p(tags) in nats, summed over words and targets and divided by the number of targets."""
         outputs = self(batch)
         nats = outputs.new_zeros(())
-        for (logits, chain), targets in zip(self._chained(outputs), batch.targets, strict=True):
-            if chain.learned:
-                nats = nats - chain.log_likelihood(logits, targets, batch.lengths).sum()
+        for (logits, crf), targets in zip(self._emissions(outputs), batch.targets, strict=True):
+            if crf.learned:
+                nats = nats - crf.log_likelihood(logits, targets, batch.lengths).sum()
             else:
                 nats = nats + nn.functional.cross_entropy(
                     logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
@@ -167,19 +168,16 @@ class Tagger(nn.Module):
     @torch.no_grad()
     def decode(self, batch: TaggingBatch, count: int) -> list[list[list[Path]]]:
         """For each target and sentence the `count` likeliest ways to tag it, the likeliest first."""
-        return [chain.decode(logits, batch.lengths, count) for logits, chain in self._chained(self(batch))]
+        return [crf.decode(logits, batch.lengths, count) for logits, crf in self._emissions(self(batch))]
 
     @torch.no_grad()
     def best(self, batch: TaggingBatch) -> list[list[list[int]]]:
         """For each target and sentence the tags of the likeliest way."""
         found = []
-        for logits, chain in self._chained(self(batch)):
-            if chain.is_free:
-                tags = logits.argmax(-1).t().tolist()
-                found.append([row[:length] for row, length in zip(tags, batch.lengths.tolist(), strict=True)])
-            else:
-                found.append([paths[0].tags for paths in chain.decode(logits, batch.lengths)])
+        for logits, crf in self._emissions(self(batch)):
+            tags = logits.argmax(-1).t() if crf.is_free else crf.viterbi(logits, batch.lengths)[0][:, 0]
+            found.append([row[:length] for row, length in zip(tags.tolist(), batch.lengths.tolist(), strict=True)])
         return found
 
-    def _chained(self, outputs: Float[Tensor, "T B O"]) -> Iterator[tuple[Float[Tensor, "T B V"], CRF]]:
-        return zip(self.logits(outputs), cast(Iterable[CRF], self.chains), strict=True)
+    def _emissions(self, outputs: Float[Tensor, "T B O"]) -> Iterator[tuple[Float[Tensor, "T B V"], CRF]]:
+        return zip(self.logits(outputs), cast(Iterable[CRF], self.crfs), strict=True)

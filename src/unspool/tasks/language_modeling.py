@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from unspool import initializers
-from unspool.cells import Cell, find_cell, recurrent_dropout, zoneout
+from unspool.cells import Cell, recurrent_dropout, zoneout
 from unspool.config import check_choices, require, setting
 from unspool.data import (
     UNITS,
@@ -27,11 +27,12 @@ from unspool.data import (
     write_tokens,
 )
 from unspool.data.text import BUILTIN
-from unspool.errors import CheckpointError, ConfigError, DataError, UnspoolError
-from unspool.layers import Recurrent, stack_cells, weight_drop
+from unspool.errors import CheckpointError, DataError
+from unspool.layers import stack_cells, weight_drop
 from unspool.models import LanguageModel
 from unspool.state import map_state, state_tensors
 from unspool.tasks.base import BatchSource, Reading, Task
+from unspool.tasks.cells import cell_named, check_cell
 from unspool.tasks.trained_language_model import TrainedLanguageModel
 
 SPLITS = ("train", "validation", "test")
@@ -115,25 +116,18 @@ class ModelSettings:
         Raises:
             ConfigError: of the cell, its initialization or its modifiers.
         """
-        try:
-            cell = self.build_cell(2, self.hidden_size)
+
+        def build(input_size: int, hidden_size: int) -> Cell:
+            cell = self.build_cell(input_size, hidden_size)
             if self.weight_drop:
                 weight_drop(cell, self.weight_drop)
-            Recurrent(cell)(torch.zeros(2, 1, 2))
-        except UnspoolError:
-            raise
-        except Exception as error:  # the cell may be somebody else's, and fail in any way
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise ConfigError(f"cell {self.cell!r} of {self.hidden_size} units cannot be run: {reason}") from error
+            return cell
+
+        check_cell(self.cell, self.hidden_size, build)
 
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:
         """A cell with its initialization and modifiers."""
-        try:
-            cell = find_cell(self.cell)(input_size, hidden_size)
-        except TypeError as error:
-            raise ConfigError(
-                f"cell {self.cell!r} cannot be built from input_size and hidden_size: {error}."
-            ) from error
+        cell: Cell = cell_named(self.cell, input_size, hidden_size)
         self._initialize(cell)
         if self.recurrent_dropout:
             cell = recurrent_dropout(cell, self.recurrent_dropout)

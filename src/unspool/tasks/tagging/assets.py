@@ -3,8 +3,8 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +18,7 @@ from unspool.errors import CheckpointError, ConfigError
 from unspool.models.crf import CRF
 from unspool.models.tagger import TaggingBatch
 
-_BEGIN, _END = "\x02", "\x03"  # of a spelling; no text holds them
+_BEGIN, _END = "\x02", "\x03"  # of a spelling; words hardly hold them
 _LONGEST = 60  # characters of a spelling; of a longer one the first and the last thirty are read
 FILE = "vocabulary.json"
 
@@ -66,16 +66,16 @@ class Target:
         tags = [self.tags[number] for number in numbers]
         return tags_of(spans_of(tags), len(tags), self.scheme) if self.scheme else tags
 
-    def chain(self, crf: str) -> CRF:
+    def build_crf(self, crf: str) -> CRF:
         """How the tags of this target depend on each other."""
         learned = crf == "all" or (crf == "spans" and self.scheme is not None)
         if self.scheme is None:
             return CRF(len(self.tags), learned=learned)
-        return CRF(len(self.tags), partial(self._may_follow, self.learned), learned)
+        return CRF(len(self.tags), self._may_follow, learned)
 
-    def _may_follow(self, scheme: str, before: int | None, after: int | None) -> bool:
+    def _may_follow(self, before: int | None, after: int | None) -> bool:
         tags = [None if number is None else self.tags[number] for number in (before, after)]
-        return may_follow(tags[0], tags[1], scheme)
+        return may_follow(tags[0], tags[1], self.learned)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,11 @@ class Assets:
         """From the words of training sentences, and their tags by target."""
         counts = Counter(word.lower() for form in forms for word in form)
         words = Vocabulary.from_counts(counts, min_count)
-        characters = {c for form in forms for word in form for c in word} - {_BEGIN, _END}
+        often = Counter(c for form in forms for word in form for c in word)
+        characters = {c for c, n in often.items() if n > 1} - {
+            _BEGIN,
+            _END,
+        }  # those that occur once stand for the unknown
         targets = (Target.found(name, column, scheme) for name, column in columns.items())
         rare = frozenset(counts) - frozenset(words.symbols)
         known = tuple(counts[word] for word in words.symbols[1:])
@@ -116,7 +120,7 @@ class Assets:
             "counts": self.counts,
             "rare": sorted(self.rare),
             "characters": self.characters.symbols[1:],
-            "targets": [vars_of(target) for target in self.targets],
+            "targets": [asdict(target) for target in self.targets],
         }
         (folder / FILE).write_text(json.dumps(stored, ensure_ascii=False), encoding="utf-8")
 
@@ -149,14 +153,14 @@ class Assets:
         self,
         sentences: Sequence[Sequence[str]],
         tags: Sequence[Sequence[Sequence[int]]] = (),
-        given: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
     ) -> TaggingBatch:
         """Sentences side by side.
 
         Args:
             sentences: their words.
             tags: for each target the numbers of the tags of each sentence.
-            given: [T, B, F] features of the words from elsewhere.
+            features: [T, B, F] features of the words from elsewhere.
         """
         lengths = np.array([len(sentence) for sentence in sentences])
         shape = int(lengths.max()), len(sentences)
@@ -172,7 +176,7 @@ class Assets:
             targets[k, steps, rows] = [tag for column in columns for tag in column]
         characters, spelling_lengths = self._spell(list(spellings))
         arrays = map(torch.from_numpy, (words, lengths, types, characters, spelling_lengths, targets))
-        return TaggingBatch._make([*arrays, torch.zeros(*shape, 0) if given is None else given])
+        return TaggingBatch._make([*arrays, torch.zeros(*shape, 0) if features is None else features])
 
     def _spell(self, spellings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         numbers = self.characters.numbers
@@ -186,11 +190,6 @@ class Assets:
             c for spelling in spellings for c in (begin, *[numbers.get(c, 0) + 1 for c in spelling], end)
         ]
         return characters, lengths
-
-
-def vars_of(target: Target) -> dict[str, object]:
-    """A target as plain values."""
-    return {"name": target.name, "tags": target.tags, "scheme": target.scheme, "learned": target.learned}
 
 
 def _places(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

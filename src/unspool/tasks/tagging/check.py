@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from unspool.data.columns import ColumnFormat, Sentence, parse_format
-from unspool.data.spans import detect_scheme, misplaced
+from unspool.data.spans import detect_scheme, misplaced, stray_tags
 from unspool.tasks.tagging.files import sentences_of
 from unspool.tasks.tagging.settings import TaggingData
 
@@ -101,6 +101,7 @@ def check_files(sources: Sequence[str], kind: str, targets: str) -> Checked:
 
     Raises:
         DataError: a file is missing or cannot be read.
+        ConfigError: the format names no such column.
     """
     names = TaggingData(train=sources[0], format=kind, targets=targets).target_names
     files = [_File(source, parse_format(kind), names) for source in sources]
@@ -113,6 +114,8 @@ def check_files(sources: Sequence[str], kind: str, targets: str) -> Checked:
             scheme = first.schemes[name]
             if scheme:
                 problems += file.span_problems(name, scheme)
+            if stray := stray_tags(file.columns[name]):
+                notes.append(f"{file.source}: {name} looks like spans but for the tags {', '.join(stray[:5])}")
             if file.num_words and set(file.tags(name)) == {"_"}:
                 notes.append(f"{file.source}: column {name} is _ for every word")
     for file in files[1:]:

@@ -1,7 +1,9 @@
-"""Opening files of sentences: plain or packed, or standard input."""
+"""Files of sentences: reading them, plain or packed or from standard input, and writing them whole."""
 
 import gzip
+import os
 import sys
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import BinaryIO, TypeVar, cast
 
 from unspool.data.columns import ColumnFormat, Sentence, check, read_sentences
 from unspool.errors import DataError
+from unspool.tensor_file import flush
 
 T = TypeVar("T")
 
@@ -23,12 +26,12 @@ def open_lines(source: str) -> Iterator[bytes]:
         yield from sys.stdin.buffer
         return
     path = Path(source)
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise DataError(f"{source}: no such file.")
     try:
         with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
             yield from file
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{source}: cannot be read ({error}).") from error
 
 
@@ -63,10 +66,12 @@ def write_whole(path: Path, pieces: Iterator[bytes]) -> None:
         with path.open("wb") as file:
             file.writelines(pieces)
         return
-    beside = path.with_name(path.name + ".new")
+    path = path.resolve()
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        with beside.open("wb") as file:
+        with beside.open("xb") as file:
             file.writelines(pieces)
+        flush(beside)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

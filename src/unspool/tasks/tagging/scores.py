@@ -37,6 +37,7 @@ _UNIVERSAL_FEATURES = frozenset(
         "Polite",
     ]
 )
+_SHOWN = 30  # rows of a table that people read
 _OFFICIAL = {"upos": "UPOS", "xpos": "XPOS", "feats": "UFeats"}
 
 
@@ -75,7 +76,7 @@ class Scores:
                 if target.name == "feats":
                     same = [_universal(a) == _universal(b) for a, b in zip(wanted, own, strict=True)]
                 official[self.names[target.name]] = same
-        if len(official) == len(self.names):
+        if official and len(official) == len(self.names):
             official["AllTags"] = [all(hits) for hits in zip(*official.values(), strict=True)]
         for name, hits in official.items():
             self.official[name] += sum(hits)
@@ -85,14 +86,17 @@ class Scores:
         for counter, spans in zip(self.spans[name], (gold, found, gold & found), strict=True):
             counter.update(span.label for span in spans)
 
-    def values(self) -> dict[str, Any]:
-        """All figures; see `docs/tagging.md` for what each key means.
+    def values(self, source: str) -> dict[str, Any]:
+        """All figures; `docs/tagging.md` says what each key means.
+
+        Args:
+            source: what was read, for the error.
 
         Raises:
             DataError: nothing was counted.
         """
         if not self.num_words:
-            raise DataError("there are no words to measure on.")
+            raise DataError(f"{source}: no words to measure on; expected sentences in columns.")
         figures: dict[str, Any] = {}
         errors = []
         for target in self.assets.targets:
@@ -104,7 +108,8 @@ class Scores:
                     f"{name}_{key}": value for key, value in _rates(gold, found, right).items() if key != "count"
                 }
             figures[f"{name}_accuracy"] = accuracy
-            figures[f"{name}_accuracy_on_unknown_words"] = self.unknown_right[name] / max(1, self.num_unknown)
+            if self.num_unknown:
+                figures[f"{name}_accuracy_on_unknown_words"] = self.unknown_right[name] / self.num_unknown
             errors.append(1 - figures.get(f"{name}_f1", accuracy))
         figures["all_tags_accuracy"] = self.whole / self.num_words
         figures["error"] = sum(errors) / len(errors)
@@ -152,9 +157,6 @@ def summary(values: dict[str, Any]) -> list[str]:
         lines += ["", f"{name}, commonest mistakes (of {sum(n for *_, n in mistakes):,})"]
         lines += [f"  {n:6,}  {gold} taken for {found}" for gold, found, n in mistakes[:10]]
     return lines
-
-
-_SHOWN = 30  # rows of a table that people read
 
 
 def _rates(gold: int, found: int, right: int) -> dict[str, float]:

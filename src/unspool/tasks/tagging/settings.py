@@ -1,13 +1,13 @@
 """What a user says of a tagger: its files and its network."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from unspool import initializers
-from unspool.cells import Cell, find_cell
+from unspool.cells import Cell
 from unspool.config import check_choices, require, setting
 from unspool.data.columns import parse_format
 from unspool.data.spans import SCHEMES
+from unspool.tasks.cells import cell_named, check_cell
 
 CHAINS = ("spans", "all", "none")
 
@@ -72,9 +72,18 @@ class TaggerSettings:
         require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "at least 0 and below 1")
         require(self.word_dropout >= 0.0, "word_dropout", self.word_dropout, "at least 0")
 
+    def check(self) -> None:
+        """Refuses a cell that cannot be built or run.
+
+        Raises:
+            ConfigError: the cell is not known, or not of these sizes.
+        """
+        for size in (self.hidden_size, self.spelling_size):
+            check_cell(self.cell, size, self.build_cell)
+
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:
         """A cell with orthogonal recurrent matrices and an open gate, where it has them."""
-        cell: Any = find_cell(self.cell)(input_size, hidden_size)
+        cell = cell_named(self.cell, input_size, hidden_size)
         if cell.weight_hh is not None and cell.weight_hh.shape[-1] == hidden_size:
             initializers.orthogonal_(cell)
         if cell.keeping_gate and cell.bias_ih is not None:

@@ -49,11 +49,12 @@ class TrainedTagger:
         names = [target.name for target in self.task.assets.targets]
         return [dict(zip(names, tags, strict=True)) for tags in zip(*(own[0] for own in found), strict=True)]
 
-    def ways(self, words: Sequence[str], count: int = 5) -> dict[str, list[tuple[list[str], float]]]:
+    def nbest(self, words: Sequence[str], count: int = 5) -> dict[str, list[tuple[list[str], float]]]:
         """For each target the likeliest ways to tag a sentence, the likeliest first: tags, and their probability.
 
         Raises:
             DataError: a word is empty or no text.
+            ConfigError: count is below 1.
         """
         if count < 1:
             raise ConfigError(f"count must be at least 1, got {count}.")
@@ -78,21 +79,28 @@ class TrainedTagger:
         for portion in in_portions(self._text(source), _AT_ONCE):
             yield self._tagged([blank_sentence(words, self.task.format) for words in portion])
 
-    def predict_ways(self, source: str, count: int, is_text: bool = False, skip_bad: bool = False) -> Iterator[str]:
+    def predict_nbest(self, source: str, count: int, is_text: bool = False, skip_bad: bool = False) -> Iterator[str]:
         """A line of JSON for each sentence: its words, and for each target its likeliest ways with probabilities.
+
+        A malformed sentence that is skipped, and one without words, has a line without words.
 
         Raises:
             DataError: as in `predict_file` and `predict_text`.
+            ConfigError: count is below 1.
         """
         if count < 1:
             raise ConfigError(f"nbest must be at least 1, got {count}.")
         words = self._text(source) if is_text else map(self._words, self._sentences(source, skip_bad))
-        for portion in in_portions((own for own in words if own), _AT_ONCE):
+        return self._nbest_lines(words, count)
+
+    def _nbest_lines(self, words: Iterator[list[str]], count: int) -> Iterator[str]:
+        for portion in in_portions(words, _AT_ONCE):
             found = self.task.decode(self.model, portion, count)
             for b, own in enumerate(portion):
                 targets = {
                     target.name: [{"tags": tags, "probability": p} for tags, p in ways[b]]
                     for target, ways in zip(self.task.assets.targets, found, strict=True)
+                    if own
                 }
                 yield json.dumps({"words": own, **targets}, ensure_ascii=False) + "\n"
 
@@ -125,4 +133,6 @@ class TrainedTagger:
 def _checked(words: Sequence[str]) -> Sequence[str]:
     if isinstance(words, str) or not all(isinstance(word, str) and word for word in words):
         raise DataError(f"expected a list of words that are not empty, got {words!r}.")
+    if any("\ud800" <= character <= "\udfff" for word in words for character in word):
+        raise DataError(f"expected words of Unicode characters, got half of one (a surrogate) in {words!r}.")
     return words

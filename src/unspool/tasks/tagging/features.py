@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
@@ -12,11 +13,11 @@ from torch import Tensor
 
 from unspool.config import settings_from_dict
 from unspool.data.buckets import Buckets
-from unspool.data.vectors import WordVectors, look_up, read_vectors
+from unspool.data.vectors import WordVectors, read_vectors
 from unspool.errors import CheckpointError, ConfigError, DataError
 from unspool.models.contextual import CharacterContext
 from unspool.tasks.language_modeling import LanguageModeling
-from unspool.tensor_file import load_tensors, restore_parameters
+from unspool.tensor_file import flush, load_tensors, restore_parameters
 from unspool.types import Float
 
 _VECTORS, _MODELS = "vectors.npy", "language-models"
@@ -24,7 +25,7 @@ _KEPT = ("model.json", "tokenizer.json", "weights.safetensors")  # of a language
 _WORDS_AT_ONCE = 4000
 
 
-class GivenFeatures:
+class WordFeatures:
     """Fixed features of words, as a model folder keeps what they are made from.
 
     Attributes:
@@ -39,14 +40,24 @@ class GivenFeatures:
     def adopt(cls, vectors: str, limit: int, language_models: str, folder: Path) -> Self:
         """Copies into a model folder what features need.
 
+        Args:
+            vectors: a file of word vectors; empty for none.
+            limit: vectors to read, at most.
+            language_models: folders, between commas; empty for none.
+            folder: where to.
+
         Raises:
-            DataError, CheckpointError: a file or folder is missing, damaged, or holds something else.
+            DataError: the file of vectors is missing or damaged.
+            CheckpointError: a folder is missing, damaged, or holds something else.
+            ConfigError: a language model reads neither characters nor bytes.
         """
+        for name in (_VECTORS, Path(_VECTORS).with_suffix(".json")):  # of an earlier preparation that was not finished
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / _MODELS, ignore_errors=True)
         if vectors:
-            if not Path(vectors).is_file():
+            if not Path(vectors).exists() or Path(vectors).is_dir():
                 raise DataError(f"{vectors}: no such file; expected word vectors (.vec or .txt).")
             read_vectors(Path(vectors), limit).save(folder / _VECTORS)
-        shutil.rmtree(folder / _MODELS, ignore_errors=True)
         sources = [Path(name.strip()) for name in language_models.split(",") if name.strip()]
         for number, source in enumerate(sources):
             _context(source)  # refused before it is copied
@@ -64,19 +75,22 @@ class GivenFeatures:
         """
         try:
             vectors = WordVectors.load(folder / _VECTORS) if (folder / _VECTORS).exists() else None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise CheckpointError(f"{folder / _VECTORS}: cannot be read ({error}); the model is damaged.") from error
         return cls(vectors, [_context(model) for model in sorted((folder / _MODELS).glob("*"))])
 
     def __call__(self, sentences: Sequence[Sequence[str]]) -> Float[Tensor, "T B F"] | None:
-        """Features of the words of sentences side by side; None where there are none to give."""
-        parts = [context(sentences).cpu() for context in self.contexts]
+        """Features of the words of sentences side by side, rounded to half precision; None where there are none."""
+        parts = [context(sentences) for context in self.contexts]
         if self.vectors:
-            parts.append(torch.from_numpy(look_up(self.vectors, sentences)))
-        return torch.cat(parts, -1) if parts else None
+            rows = [self.vectors.row(word) for sentence in sentences for word in sentence]
+            lengths = [len(sentence) for sentence in sentences]
+            begins = [0, *accumulate(lengths)][:-1]
+            parts.append(side_by_side(self.vectors.table[rows], begins, lengths))
+        return torch.cat(parts, -1).half().float() if parts else None
 
     def write(self, sentences: Sequence[Sequence[str]], path: Path) -> None:
-        """Writes the features of all words of sentences, one after the other, into a file [words, F] in half precision."""
+        """Writes the features of all words of sentences, one after the other, into a file [words, F]."""
         lengths = np.array([len(sentence) for sentence in sentences])
         begins = np.cumsum(lengths) - lengths
         beside = path.with_suffix(".new.npy")
@@ -89,11 +103,12 @@ class GivenFeatures:
             for b, row in enumerate(rows):
                 table[begins[row] : begins[row] + lengths[row]] = found[: lengths[row], b].numpy()
         table.flush()
+        flush(beside)
         beside.replace(path)
 
 
 def side_by_side(table: np.ndarray, begins: Sequence[int], lengths: Sequence[int]) -> Float[Tensor, "T B F"]:
-    """Some sentences out of what `GivenFeatures.write` wrote."""
+    """Sentences out of a table [words, F] in which they lie one after the other, zeros beyond their ends."""
     found = np.zeros((max(lengths), len(lengths), table.shape[1]), np.float32)
     for b, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
         found[:length, b] = table[begin : begin + length]
