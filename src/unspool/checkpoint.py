@@ -23,8 +23,9 @@ from torch import nn
 
 from unspool.config import Sections, Settings, settings_from_dict, settings_to_dict
 from unspool.errors import CheckpointError, ConfigError, did_you_mean
+from unspool.files import flush
 from unspool.tasks import TASKS, Task
-from unspool.tensor_file import flush, load_tensors, restore_parameters
+from unspool.tensor_file import load_tensors, restore_parameters
 
 FORMAT = 1
 MODEL, WEIGHTS, LAST, METRICS = "model.json", "weights.safetensors", "last.safetensors", "metrics.jsonl"

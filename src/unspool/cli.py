@@ -18,9 +18,10 @@ from unspool.checkpoint import create_folder, load, load_model, open_folder, sto
 from unspool.config import ArgumentParser, add_flags, build_settings, commented_toml, require, to_json
 from unspool.diagnostics import KnownTraining, diagnose, draw, report, selective_units, signals
 from unspool.errors import ConfigError, DataError, UnspoolError, did_you_mean
+from unspool.files import write_whole
 from unspool.kernels.isa import instruction_set
 from unspool.search import Sampling
-from unspool.tasks import TASKS, LanguageModeling, Tagging, check_files, write_whole
+from unspool.tasks import TASKS, LanguageModeling, Tagging, check_files
 from unspool.training import SECTIONS, Trainer, find_device, model_size, typical_gradient_norm
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unspool.errors import CheckpointError
+from unspool.files import flush
 
 
 class Stored(NamedTuple):
@@ -89,12 +90,3 @@ def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def flush(path: Path) -> None:
-    """Waits until a file or folder is on the disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -2,7 +2,7 @@
 
 from unspool.tasks.base import BatchSource, Reading, Task
 from unspool.tasks.language_modeling import LanguageModeling
-from unspool.tasks.tagging import Tagging, TrainedTagger, check_files, write_whole
+from unspool.tasks.tagging import Tagging, TrainedTagger, check_files
 from unspool.tasks.trained_language_model import TrainedLanguageModel
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (LanguageModeling, Tagging)}
@@ -18,5 +18,4 @@ __all__ = [
     "TrainedLanguageModel",
     "TrainedTagger",
     "check_files",
-    "write_whole",
 ]

@@ -1,8 +1,7 @@
 """Tagging: parts of speech, morphological features, chunks, names, on anybody's files."""
 
 from unspool.tasks.tagging.check import check_files
-from unspool.tasks.tagging.files import write_whole
 from unspool.tasks.tagging.task import Tagging
 from unspool.tasks.tagging.trained import TrainedTagger
 
-__all__ = ["Tagging", "TrainedTagger", "check_files", "write_whole"]
+__all__ = ["Tagging", "TrainedTagger", "check_files"]

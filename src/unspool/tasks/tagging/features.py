@@ -15,9 +15,10 @@ from unspool.config import settings_from_dict
 from unspool.data.buckets import Buckets
 from unspool.data.vectors import WordVectors, read_vectors
 from unspool.errors import CheckpointError, ConfigError, DataError
+from unspool.files import flush
 from unspool.models.contextual import CharacterContext
 from unspool.tasks.language_modeling import LanguageModeling
-from unspool.tensor_file import flush, load_tensors, restore_parameters
+from unspool.tensor_file import load_tensors, restore_parameters
 from unspool.types import Float
 
 _VECTORS, _MODELS = "vectors.npy", "language-models"

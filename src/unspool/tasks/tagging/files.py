@@ -1,38 +1,10 @@
-"""Files of sentences: reading them, plain or packed or from standard input, and writing them whole."""
+"""Files of sentences."""
 
-import gzip
-import os
 import sys
-import zlib
 from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
 
 from unspool.data.columns import ColumnFormat, Sentence, check, read_sentences
-from unspool.errors import DataError
-from unspool.tensor_file import flush
-
-T = TypeVar("T")
-
-
-def open_lines(source: str) -> Iterator[bytes]:
-    """The lines of a file, unpacked where it is ``.gz``, or of standard input (``-``).
-
-    Raises:
-        DataError: there is no such file, or it cannot be read.
-    """
-    if source == "-":
-        yield from sys.stdin.buffer
-        return
-    path = Path(source)
-    if not path.exists() or path.is_dir():
-        raise DataError(f"{source}: no such file.")
-    try:
-        with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
-            yield from file
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{source}: cannot be read ({error}).") from error
+from unspool.files import open_lines
 
 
 def sentences_of(source: str, kind: ColumnFormat) -> Iterator[Sentence]:
@@ -54,30 +26,3 @@ def sound_sentences(source: str, kind: ColumnFormat, skip_bad: bool = False) -> 
             yield sentence
     if skipped:
         print(f"{source}: {skipped} malformed sentences were left out.", file=sys.stderr)
-
-
-def write_whole(path: Path, pieces: Iterator[bytes]) -> None:
-    """Writes a file beside its place and puts it there when it is whole, so that it may be the one that is read.
-
-    Raises:
-        OSError: it cannot be written; what was there before is kept.
-    """
-    if path.exists() and not path.is_file():  # a pipe or device, which holds nothing that could be kept
-        with path.open("wb") as file:
-            file.writelines(pieces)
-        return
-    path = path.resolve()
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        with beside.open("xb") as file:
-            file.writelines(pieces)
-        flush(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def in_portions(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    """Lists of so many items, the last one shorter."""
-    while portion := list(islice(items, size)):
-        yield portion

@@ -13,12 +13,13 @@ from unspool.data.buckets import Buckets
 from unspool.data.columns import Sentence, parse_format
 from unspool.data.spans import stray_tags
 from unspool.errors import CheckpointError, DataError
+from unspool.files import in_portions
 from unspool.models.crf import Path as Way
 from unspool.models.tagger import Tagger, TaggingBatch
 from unspool.tasks.base import BatchSource, Reading, Task
 from unspool.tasks.tagging.assets import Assets
 from unspool.tasks.tagging.features import WordFeatures, side_by_side
-from unspool.tasks.tagging.files import in_portions, sound_sentences
+from unspool.tasks.tagging.files import sound_sentences
 from unspool.tasks.tagging.scores import Scores, summary
 from unspool.tasks.tagging.settings import TaggerSettings, TaggingData
 from unspool.tasks.tagging.trained import TrainedTagger

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 from unspool.data.columns import ColumnFormat, Sentence, blank_sentence, check
 from unspool.data.plain_text import split_text
 from unspool.errors import ConfigError, DataError
+from unspool.files import in_portions, open_lines
 from unspool.tasks.tagging.assets import Assets
-from unspool.tasks.tagging.files import in_portions, open_lines, sentences_of
+from unspool.tasks.tagging.files import sentences_of
 
 _AT_ONCE = 2000  # sentences read before they are tagged
 
