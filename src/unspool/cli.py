@@ -21,7 +21,7 @@ from unspool.errors import ConfigError, DataError, UnspoolError, did_you_mean
 from unspool.files import write_whole
 from unspool.kernels.isa import instruction_set
 from unspool.search import Sampling
-from unspool.tasks import TASKS, LanguageModeling, Tagging, check_files
+from unspool.tasks import TASKS, Checked, LanguageModeling, check_files, check_pairs, predict
 from unspool.training import SECTIONS, Trainer, find_device, model_size, typical_gradient_norm
 
 
@@ -69,9 +69,9 @@ def _parser() -> ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="measure a model on data", description="Measures a model.")
     evaluate.add_argument("folder", type=Path, metavar="DIR", help="folder of the model")
-    evaluate.add_argument(
-        "--data", required=True, help="file, folder or -; or train, validation, test for the run's own data"
-    )
+    evaluate.add_argument("--data", help="file, folder or -; or train, validation, test for the run's own data")
+    evaluate.add_argument("--source", help="translation: sentences to read, or a .tsv with both languages")
+    evaluate.add_argument("--target", help="translation: how people translated them, line by line")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
 
@@ -90,13 +90,25 @@ def _parser() -> ArgumentParser:
     )
     generate.set_defaults(run=_generate)
 
-    predict = commands.add_parser("predict", help="fill in what a tagger predicts", description="Predicts tags.")
-    predict.add_argument("folder", type=Path, metavar="DIR", help="folder of a tagger")
-    predict.add_argument("source", metavar="IN", help="file in columns, as in training; - for standard input")
+    predict = commands.add_parser(
+        "predict", help="tag or translate a file", description="Predicts tags, or translates line by line."
+    )
+    predict.add_argument("folder", type=Path, metavar="DIR", help="folder of a tagger or translator")
+    predict.add_argument("source", metavar="IN", help="tagger: sentences in columns; translator: lines; - for stdin")
     predict.add_argument("--out", type=Path, metavar="FILE", help="where to write; standard output by default")
-    predict.add_argument("--text", action="store_true", help="IN is plain text; its words come out in columns")
-    predict.add_argument("--nbest", type=int, metavar="N", help="write the N likeliest ways of each sentence, as JSON")
-    predict.add_argument("--skip-bad", action="store_true", help="pass malformed sentences on as they are")
+    predict.add_argument("--n-best", type=int, metavar="N", help="the N likeliest of each sentence, as lines of JSON")
+    predict.add_argument("--text", action="store_true", default=None, help="tagger: IN is plain text")
+    predict.add_argument(
+        "--skip-bad", action="store_true", default=None, help="tagger: pass malformed sentences on as they are"
+    )
+    predict.add_argument("--beam-size", type=int, metavar="N", help="translator: hypotheses side by side; 1: greedy")
+    predict.add_argument("--length-penalty", type=float, metavar="X", help="translator: 0 favours short translations")
+    predict.add_argument("--coverage-penalty", type=float, metavar="X", help="translator: favours reading everything")
+    predict.add_argument("--no-repeat-ngram", type=int, metavar="N", help="translator: no N symbols occur twice")
+    predict.add_argument(
+        "--scores", action="store_true", default=None, help="translator: give scores, as lines of JSON"
+    )
+    predict.add_argument("--attention", type=Path, metavar="FILE.html", help="translator: a page of where it looked")
     predict.set_defaults(run=_predict)
 
     check = commands.add_parser("check", help="look at data before training", description="Looks at data.")
@@ -111,6 +123,16 @@ def _parser() -> ArgumentParser:
     tagging.add_argument("--targets", default="", help="as for train tagging")
     tagging.add_argument("--json", action="store_true", help="print JSON, and nothing else")
     tagging.set_defaults(run=_check_tagging)
+    pairs = kinds.add_parser(
+        "translation",
+        help="two aligned files",
+        description="Names empty and unlike lines, counts, and compares splits with the first.",
+    )
+    pairs.add_argument(
+        "files", nargs="+", metavar="FILE", help="source and target of each split, the one to train on first; or .tsv"
+    )
+    pairs.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+    pairs.set_defaults(run=_check_translation)
 
     diagnose = commands.add_parser(
         "diagnose",
@@ -203,7 +225,12 @@ def _stored_alike(stored: dict[str, dict[str, Any]], name: str, value: Any) -> b
 
 def _evaluate(options: argparse.Namespace) -> None:
     loaded = load_model(options.folder)
-    values = loaded.task.evaluate(loaded.model, options.data)
+    given = {name: value for name in ("data", "source", "target") if (value := getattr(options, name)) is not None}
+    wanted = loaded.task.inputs
+    if set(given) - set(wanted) or wanted[0] not in given:
+        flags = " and ".join(f"--{name}" for name in wanted)
+        raise ConfigError(f"evaluate: a model for {loaded.task.name} is measured with {flags}.")
+    values = loaded.task.evaluate(loaded.model, "\t".join(given.values()))
     print(to_json(values) if options.json else "\n".join(loaded.task.summary(values)))
 
 
@@ -218,28 +245,30 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    tagger = load(options.folder, Tagging.name)
-    if options.nbest is not None:
-        pieces = tagger.predict_nbest(options.source, options.nbest, options.text, options.skip_bad)
-    else:
-        pieces = (
-            tagger.predict_text(options.source)
-            if options.text
-            else tagger.predict_file(options.source, options.skip_bad)
-        )
+    names = ("n_best", "text", "skip_bad", "beam_size", "length_penalty", "coverage_penalty", "no_repeat_ngram",
+             "scores", "attention")  # fmt: skip
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    pieces = predict(load(options.folder), options.source, **given)
     encoded = (piece.encode("utf-8", "surrogateescape") for piece in pieces)
     if options.out:
         console = Console(stderr=True)
         write_whole(
             options.out,
-            iter(track(encoded, "tagging", console=console, transient=True, disable=not console.is_terminal)),
+            iter(track(encoded, "working", console=console, transient=True, disable=not console.is_terminal)),
         )
     else:
         sys.stdout.buffer.writelines(encoded)
 
 
 def _check_tagging(options: argparse.Namespace) -> None:
-    found = check_files(options.files, options.format, options.targets)
+    _show_checked(check_files(options.files, options.format, options.targets), options)
+
+
+def _check_translation(options: argparse.Namespace) -> None:
+    _show_checked(check_pairs(options.files), options)
+
+
+def _show_checked(found: Checked, options: argparse.Namespace) -> None:
     print(to_json(found._asdict()) if options.json else "\n".join(found.lines()))
     if found.problems:
         raise DataError(f"{len(found.problems)} problems in {', '.join(options.files)}.")

@@ -68,7 +68,7 @@ def test_the_likeliest_ways_have_falling_probabilities(trained, capsys):
     assert abs(sum(probabilities) - 1) < 1e-3
     assert all(not misplaced(tags, "iob1") for tags, _ in ways)
     (trained / "text.txt").write_text("Ann saw Rome.\n\nLee now\n", encoding="utf-8")
-    assert call("predict", trained / "m", trained / "text.txt", "--text", "--nbest", 2) == 0
+    assert call("predict", trained / "m", trained / "text.txt", "--text", "--n-best", 2) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["words"] for one in found] == [["Ann", "saw", "Rome", "."], ["Lee", "now"]]
     assert all(len(one["ner"]) == 2 for one in found)

@@ -41,12 +41,14 @@ class Task(ABC):
         sections: its settings by section.
         unit: what progress and losses are counted in.
         criterion: the key of `validate` that training minimizes.
+        inputs: the flags of the command line that make up what `evaluate` reads, tabs between their values.
     """
 
     name: ClassVar[str]
     sections: ClassVar[Mapping[str, type[Any]]]
     unit: str
     criterion: str
+    inputs: ClassVar[tuple[str, ...]] = ("data",)
 
     @classmethod
     @abstractmethod

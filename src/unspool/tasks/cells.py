@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from unspool import initializers
 from unspool.cells import Cell, find_cell
 from unspool.errors import ConfigError, UnspoolError
 from unspool.layers import Recurrent
@@ -20,6 +21,16 @@ def cell_named(name: str, input_size: int, hidden_size: int) -> Any:
         return find_cell(name)(input_size, hidden_size)
     except TypeError as error:
         raise ConfigError(f"cell {name!r} cannot be built from input_size and hidden_size: {error}.") from error
+
+
+def open_cell(name: str, input_size: int, hidden_size: int) -> Any:
+    """`cell_named` with orthogonal recurrent matrices and an open gate, where it has them."""
+    cell = cell_named(name, input_size, hidden_size)
+    if cell.weight_hh is not None and cell.weight_hh.shape[-1] == hidden_size:
+        initializers.orthogonal_(cell)
+    if cell.keeping_gate and cell.bias_ih is not None:
+        initializers.forget_bias_(cell, 1.0)
+    return cell
 
 
 def check_cell(name: str, hidden_size: int, build: Callable[[int, int], Cell]) -> None:

@@ -2,33 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from unspool.data.columns import ColumnFormat, Sentence, parse_format
 from unspool.data.spans import detect_scheme, misplaced, stray_tags
+from unspool.tasks.checked import Checked
 from unspool.tasks.tagging.files import sentences_of
 from unspool.tasks.tagging.settings import TaggingData
-
-
-class Checked(NamedTuple):
-    """What was found in files of sentences.
-
-    problems: each with file and line.
-    notes: what is no mistake but may surprise, each a line.
-    values: counts, for people and programs.
-    """
-
-    problems: list[str]
-    notes: list[str]
-    values: dict[str, Any]
-
-    def lines(self) -> list[str]:
-        """All of it for people."""
-        text = [*self.problems, *(f"note: {note}" for note in self.notes)]
-        for name, values in self.values.items():
-            text += ["", name]
-            text += [f"  {key:28s} {_shown(value)}" for key, value in values.items()]
-        return text
 
 
 class _File:
@@ -137,10 +117,3 @@ def _beside(first: _File, file: _File) -> Mapping[str, Any]:
         "unknown words": f"{100 * unknown / max(1, file.num_words):.1f} %",
         f"sentences also in {first.source}": shared,
     }
-
-
-def _shown(value: Any) -> str:
-    if not isinstance(value, dict):
-        return f"{value:,}" if isinstance(value, int) else str(value)
-    most = [f"{tag} {n:,}" for tag, n in list(value.items())[:20]]
-    return ", ".join(most) + (f", and {len(value) - 20} more" if len(value) > 20 else "")

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from unspool import initializers
 from unspool.cells import Cell
 from unspool.config import check_choices, require, setting
 from unspool.data.columns import parse_format
 from unspool.data.spans import SCHEMES
-from unspool.tasks.cells import cell_named, check_cell
+from unspool.tasks.cells import check_cell, open_cell
 
 CHAINS = ("spans", "all", "none")
 
@@ -83,9 +82,5 @@ class TaggerSettings:
 
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:
         """A cell with orthogonal recurrent matrices and an open gate, where it has them."""
-        cell = cell_named(self.cell, input_size, hidden_size)
-        if cell.weight_hh is not None and cell.weight_hh.shape[-1] == hidden_size:
-            initializers.orthogonal_(cell)
-        if cell.keeping_gate and cell.bias_ih is not None:
-            initializers.forget_bias_(cell, 1.0)
+        cell: Cell = open_cell(self.cell, input_size, hidden_size)
         return cell

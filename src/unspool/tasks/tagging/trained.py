@@ -90,7 +90,7 @@ class TrainedTagger:
             ConfigError: count is below 1.
         """
         if count < 1:
-            raise ConfigError(f"nbest must be at least 1, got {count}.")
+            raise ConfigError(f"n_best must be at least 1, got {count}.")
         words = self._text(source) if is_text else map(self._words, self._sentences(source, skip_bad))
         return self._nbest_lines(words, count)
 

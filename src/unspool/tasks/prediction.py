@@ -1,0 +1,49 @@
+"""From a file to predictions, for every task that has some: each model takes the options that mean something to it."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from unspool.errors import CheckpointError, ConfigError
+from unspool.search import Beam
+from unspool.tasks.tagging import TrainedTagger
+from unspool.tasks.translation import TrainedTranslator
+
+_TAGGING = {"n_best", "text", "skip_bad"}
+_BEAM = {"beam_size": "size", "n_best": "num_best"} | {
+    f.name: f.name for f in fields(Beam) if "penalty" in f.name or "ngram" in f.name
+}
+_TRANSLATION = {*_BEAM, "scores", "attention"}
+
+
+def predict(model: Any, source: str, **options: Any) -> Iterator[str]:
+    """The predictions of a trained model on a file, piece by piece.
+
+    Args:
+        model: what `unspool.load` gave.
+        source: a file, or ``-`` for standard input.
+        options: as the command line names them; only those that were given.
+
+    Raises:
+        CheckpointError: the model predicts nothing of files.
+        ConfigError: an option means nothing to this model, or has a wrong value.
+        DataError: the file cannot be read.
+    """
+    if isinstance(model, TrainedTagger):
+        _refuse(options, _TAGGING, "tagger")
+        skip, is_text = bool(options.get("skip_bad")), bool(options.get("text"))
+        if "n_best" in options:
+            return model.predict_nbest(source, options["n_best"], is_text, skip)
+        return model.predict_text(source) if is_text else model.predict_file(source, skip)
+    if isinstance(model, TrainedTranslator):
+        _refuse(options, _TRANSLATION, "translator")
+        chosen = {field: options[name] for name, field in _BEAM.items() if name in options}
+        if "size" not in chosen:
+            chosen["size"] = max(Beam.size, chosen.get("num_best", 1))
+        return model.predict(source, Beam(**chosen), bool(options.get("scores")), options.get("attention"))
+    raise CheckpointError("predict: the folder holds a language model; let it write with generate.")
+
+
+def _refuse(options: dict[str, Any], known: set[str], who: str) -> None:
+    for name in options.keys() - known:
+        raise ConfigError(f"predict: --{name.replace('_', '-')} means nothing to a {who}.")

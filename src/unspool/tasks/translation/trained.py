@@ -1,0 +1,87 @@
+"""A trained translator as a user holds it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from unspool.files import in_portions, write_whole
+from unspool.search import Beam, Hypothesis
+from unspool.tasks.translation.pairs import read_lines
+from unspool.tasks.translation.report import alignment_page
+from unspool.tasks.translation.symbols import Symbols
+
+_AT_ONCE = 500  # lines read before they are translated
+_SHOWN = 200  # sentences of an attention report, at most
+
+
+class _Lines(Protocol):
+    """What is asked of the task."""
+
+    source: Symbols
+    target: Symbols
+
+    def translate(
+        self, model: Any, lines: Sequence[str], beam: Beam, keep_attention: bool = False
+    ) -> list[list[tuple[str, Hypothesis]]]: ...
+
+    def evaluate(self, model: Any, data: str, beam: Beam = Beam()) -> dict[str, Any]: ...
+
+
+class TrainedTranslator:
+    """A translator as a user holds it.
+
+    Attributes:
+        task: its data settings and vocabularies.
+        model: the network, in evaluation mode.
+    """
+
+    def __init__(self, task: _Lines, model: Any):
+        self.task, self.model = task, model.eval()
+
+    def translate(self, line: str, beam: Beam = Beam()) -> str:
+        """The best translation of a sentence."""
+        return self.task.translate(self.model, [line], beam)[0][0][0]
+
+    def hypotheses(self, line: str, beam: Beam) -> list[tuple[str, float]]:
+        """The `beam.num_best` best translations of a sentence, the best first, with their log-probabilities in nats."""
+        return [(text, one.log_probability) for text, one in self.task.translate(self.model, [line], beam)[0]]
+
+    def predict(
+        self, source: str, beam: Beam = Beam(), scores: bool = False, attention: Path | None = None
+    ) -> Iterator[str]:
+        """A line of text for each line of a file; with n-best or scores a line of JSON.
+
+        Args:
+            source: a file, or ``-``.
+            beam: how to search.
+            scores: give scores too.
+            attention: where to write a page that shows where the model looked, for the first 200 lines.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        shown: list[tuple[list[str], list[str], Any]] = []
+        for lines in in_portions(read_lines(source), _AT_ONCE):
+            found = self.task.translate(self.model, lines, beam, attention is not None)
+            for line, ways in zip(lines, found, strict=True):
+                best = ways[0][1]
+                if attention and best.attention is not None and len(shown) < _SHOWN:
+                    pieces = [*self.task.source.pieces(self.task.source.encode(line.strip())), "end"]
+                    shown.append(
+                        (pieces, [*self.task.target.pieces(best.tokens), "end"], best.attention[:, : len(pieces)])
+                    )
+                yield _line(ways, scores or beam.num_best > 1)
+        if attention:
+            write_whole(attention, iter([alignment_page(source, shown).encode()]))
+
+    def evaluate(self, source: str, target: str = "", beam: Beam = Beam()) -> dict[str, Any]:
+        """Figures on aligned files; see `Translation.evaluate`."""
+        return self.task.evaluate(self.model, f"{source}\t{target}" if target else source, beam)
+
+
+def _line(ways: list[tuple[str, Hypothesis]], as_json: bool) -> str:
+    if not as_json:
+        return " ".join(ways[0][0].splitlines()) + "\n"
+    rows = [{"text": text, "score": one.score, "log_probability": one.log_probability} for text, one in ways]
+    return json.dumps(rows, ensure_ascii=False) + "\n"

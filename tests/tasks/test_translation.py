@@ -1,0 +1,152 @@
+"""Translation from files to files: reversal and dates, learned to the last letter."""
+
+import json
+import random
+
+import pytest
+
+import unspool
+from unspool.cli import main
+from unspool.search import Beam
+
+MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+
+
+def call(*words):
+    return main([str(word) for word in words])
+
+
+def reversals(count, seed):
+    chance = random.Random(seed)
+    words = ["".join(chance.choice("abcdefgh") for _ in range(chance.randint(2, 7))) for _ in range(count)]
+    return [(word, word[::-1]) for word in words]
+
+
+def dates(count, seed):
+    chance, rows = random.Random(seed), []
+    for _ in range(count):
+        year, month, day = chance.randint(1900, 2099), chance.randint(1, 12), chance.randint(1, 28)
+        name = MONTHS[month - 1]
+        written = chance.choice([f"{day} {name} {year}", f"{name} {day}, {year}", f"{day}.{month}.{year}"])
+        rows.append((written, f"{year}-{month:02d}-{day:02d}"))
+    return rows
+
+
+def write(folder, name, rows):
+    for side, suffix in ((0, "in"), (1, "out")):
+        (folder / f"{name}.{suffix}").write_text("".join(row[side] + "\n" for row in rows), encoding="utf-8")
+
+
+def train(folder, *flags):
+    files = [f for kind in ("train", "dev") for side, suffix in (("source", "in"), ("target", "out"))
+             for f in (f"--{side}-{kind}", folder / f"{kind}.{suffix}")]  # fmt: skip
+    small = [
+        "--unit",
+        "character",
+        "--hidden-size",
+        64,
+        "--embedding-size",
+        32,
+        "--dropout",
+        0.0,
+        "--label-smoothing",
+        0.0,
+    ]
+    return call(
+        "train", "translation", *files, "--out", folder / "m", *small, "--learning-rate", 0.01, "--json", *flags
+    )
+
+
+@pytest.fixture(scope="module", params=[reversals, dates])
+def learned(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param.__name__)
+    for name, count in (("train", 3000), ("dev", 200), ("test", 200)):
+        write(folder, name, request.param(count, len(name)))
+    assert train(folder, "--epochs", 20, "--batch-symbols", 500) == 0
+    return folder
+
+
+def test_it_is_learned_to_the_last_letter(learned):
+    assert call("predict", learned / "m", learned / "test.in", "--out", learned / "found") == 0
+    assert (learned / "found").read_text() == (learned / "test.out").read_text()
+
+
+def test_figures_are_those_of_sacrebleu(learned, capsys):
+    assert (
+        call("evaluate", learned / "m", "--source", learned / "test.in", "--target", learned / "test.out", "--json")
+        == 0
+    )
+    values = json.loads(capsys.readouterr().out)
+    assert values["chrf"] == pytest.approx(100.0)
+    assert values["perplexity"] < 1.1
+    assert "tok:13a" in values["signatures"]["sacrebleu"]
+    assert call("evaluate", learned / "m", "--data", learned / "test.in") == 2
+    assert "is measured with --source and --target" in capsys.readouterr().err
+
+
+def test_every_line_has_a_line(learned, capsys):
+    (learned / "odd.in").write_text("\n   \nabc\n" + "abcdefgh" * 50 + "\n\u2028abc\nxyz~\n", encoding="utf-8")
+    assert call("predict", learned / "m", learned / "odd.in", "--beam-size", 2) == 0
+    found = capsys.readouterr().out.split("\n")
+    assert len(found) == 7
+    assert found[:2] == ["", ""]
+
+
+def test_the_best_come_with_scores_and_a_page_shows_where_the_model_looked(learned, capsys):
+    (learned / "two.in").write_text("abc\n\n", encoding="utf-8")
+    flags = ["--n-best", 3, "--attention", learned / "page.html"]
+    assert call("predict", learned / "m", learned / "two.in", *flags) == 0
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert [row["log_probability"] for row in first] == sorted((row["log_probability"] for row in first), reverse=True)
+    assert len(first) == 3
+    assert second[0]["text"] == ""
+    page = (learned / "page.html").read_text(encoding="utf-8")
+    assert page.count("<table>") == 1
+    assert "http" not in page
+    translator = unspool.load(learned / "m")
+    assert translator.translate("abc") == first[0]["text"]
+    assert len(translator.hypotheses("abc", Beam(num_best=2))) == 2
+
+
+def test_words_that_the_model_does_not_know_are_taken_from_the_source(tmp_path, capsys):
+    chance = random.Random(0)
+    rows = [(" ".join(words), " ".join(words).upper()) for words in
+            ([chance.choice("abcdefgh") for _ in range(chance.randint(1, 5))] for _ in range(800))]  # fmt: skip
+    rows += [(f"a n{n}", f"A n{n}") for n in range(200)]
+    for name in ("train", "dev"):
+        write(tmp_path, name, rows)
+    assert train(tmp_path, "--unit", "word", "--epochs", 8, "--batch-symbols", 150, "--no-shared-vocabulary") == 0
+    capsys.readouterr()
+    (tmp_path / "new.in").write_text("a Zürich\n", encoding="utf-8")
+    assert call("predict", tmp_path / "m", tmp_path / "new.in") == 0
+    assert capsys.readouterr().out == "A Zürich\n"
+
+
+def test_a_table_does_for_two_files_and_what_is_left_out_is_counted(tmp_path, capsys):
+    rows = [*reversals(60, 1), ("", "x"), ("a" * 90, "b")]
+    (tmp_path / "train.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in rows), encoding="utf-8")
+    flags = ["--unit", "character", "--hidden-size", 8, "--embedding-size", 8, "--max-steps", 2, "--longest", 80]
+    assert call("train", "translation", "--source-train", tmp_path / "train.tsv", "--out", tmp_path / "m", *flags) == 0
+    shown = capsys.readouterr().err
+    assert "1 of 62 pairs left out, with an empty side" in shown
+    assert "1 of 62 pairs left out, too long" in shown
+    assert call("check", "translation", tmp_path / "train.tsv") == 2
+    assert "train.tsv:61: the line is empty, its partner is not" in capsys.readouterr().out
+
+
+def test_mistakes_are_one_line(tmp_path, capsys):
+    write(tmp_path, "train", reversals(20, 1))
+    (tmp_path / "short").write_text("a\n", encoding="utf-8")
+    (tmp_path / "latin").write_bytes("gut\ngrün\n".encode("latin-1"))
+    start = ["train", "translation", "--out", tmp_path / "m"]
+    source = ["--source-train", tmp_path / "train.in"]
+    for arguments, message in (
+        (start, "source_train must be a file with a sentence a line"),
+        ([*start, *source], "target_train must be a file, since the source is no .tsv"),
+        ([*start, *source, "--target-train", tmp_path / "short"], "they must be aligned line by line"),
+        ([*start, *source, "--target-train", tmp_path / "latin"], "latin:2: not UTF-8 (byte 3 of the line)"),
+        ([*start, *source, "--target-train", tmp_path / "none"], "none: no such file"),
+        (["check", "translation", tmp_path / "train.in"], "no target file after it"),
+    ):
+        assert call(*arguments) == 2
+        assert message in capsys.readouterr().err
