@@ -28,6 +28,8 @@ from unspool.training import SECTIONS, Trainer, find_device, model_size, typical
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, or 2 after one line on standard error."""
     sys.path.append(os.getcwd())  # so that --cell finds a module in the folder where one is
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
@@ -69,7 +71,9 @@ def _parser() -> ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="measure a model on data", description="Measures a model.")
     evaluate.add_argument("folder", type=Path, metavar="DIR", help="folder of the model")
-    evaluate.add_argument("--data", help="file, folder or -; or train, validation, test for the run's own data")
+    evaluate.add_argument(
+        "--data", help="file, folder or -; or train, validation, test for the run's own data, if it has such"
+    )
     evaluate.add_argument("--source", help="translation: sentences to read, or a .tsv with both languages")
     evaluate.add_argument("--target", help="translation: how people translated them, line by line")
     evaluate.add_argument("--json", action="store_true", help="print JSON")

@@ -21,6 +21,8 @@ def open_lines(source: str) -> Iterator[bytes]:
         DataError: there is no such file, or it cannot be read.
     """
     if source == "-":
+        if sys.stdin is None:
+            raise DataError("standard input is closed; name a file, or give it something to read.")
         yield from sys.stdin.buffer
         return
     path = Path(source)
@@ -36,6 +38,8 @@ def open_lines(source: str) -> Iterator[bytes]:
 def write_whole(path: Path, pieces: Iterator[bytes]) -> None:
     """Writes a file beside its place and puts it there when it is whole, so that it may be the one that is read.
 
+    What is named ``.gz`` is packed.
+
     Raises:
         OSError: it cannot be written; what was there before is kept.
     """
@@ -47,9 +51,18 @@ def write_whole(path: Path, pieces: Iterator[bytes]) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         with beside.open("xb") as file:
-            file.writelines(pieces)
+            if path.suffix == ".gz":
+                with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+                    packed.writelines(pieces)
+            else:
+                file.writelines(pieces)
+        if path.exists():
+            beside.chmod(path.stat().st_mode)
         flush(beside)
         beside.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
 

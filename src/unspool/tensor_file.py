@@ -29,7 +29,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str,
     text = json.dumps(values or {})
     beside = path.with_name(path.name + ".new")
     try:
-        save_file(whole, beside, metadata={"values": text, "sha256": _digest(whole, text)})
+        save_file(whole, beside, metadata={"unspool": json.dumps([text, _digest(whole, text)])})
         flush(beside)
         os.replace(beside, path)
         flush(path.parent)
@@ -47,13 +47,13 @@ def load_tensors(path: Path) -> Stored:
         raise CheckpointError(f"{path}: no such file; the folder holds no finished checkpoint.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            values, digest = json.loads((file.metadata() or {}).get("unspool", '["", ""]'))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: the file is damaged ({error}).") from error
-    if header.get("sha256") != _digest(tensors, header.get("values", "")):
+    if digest != _digest(tensors, values):
         raise CheckpointError(f"{path}: the file is damaged (its checksum does not fit its contents).")
-    return Stored(tensors, json.loads(header["values"]))
+    return Stored(tensors, json.loads(values))
 
 
 def parameters_of(model: nn.Module) -> dict[str, Tensor]:

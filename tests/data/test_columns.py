@@ -124,3 +124,8 @@ def test_a_format_names_every_column_and_place_once():
     for text in ("form=0,pos=0", "form=0,form=1"):
         with pytest.raises(ConfigError, match="every column once"):
             parse_format(text)
+
+
+def test_lone_carriage_returns_are_named():
+    (sentence,) = read("dog N\rcat N\r\rran V\r", parse_format("form=0,pos=1"))
+    assert sentence.problem == "a.conllu:1: a carriage return within the line; lines end with LF or CR LF"

@@ -89,3 +89,12 @@ def test_what_may_not_follow_never_does():
         for path in paths:
             assert path.tags[0] != 2
             assert (0, 1) not in itertools.pairwise(path.tags)
+
+
+def test_independent_tags_are_decoded_without_a_table_of_pairs():
+    crf, slow = CRF(NUM_TAGS, learned=False).double(), CRF(NUM_TAGS).double()
+    emissions, lengths = torch.randn(4, 3, NUM_TAGS, dtype=torch.float64), torch.tensor([4, 1, 3])
+    for fast, wanted in zip(crf.decode(emissions, lengths, 5), slow.decode(emissions, lengths, 5), strict=True):
+        assert [path.tags for path in fast] == [path.tags for path in wanted]
+        for a, b in zip(fast, wanted, strict=True):
+            assert math.isclose(a.probability, b.probability, rel_tol=1e-9)

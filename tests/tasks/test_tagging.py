@@ -1,4 +1,6 @@
+import gzip
 import json
+import shutil
 
 import pytest
 from treebank import NETWORK, call, treebank
@@ -82,6 +84,11 @@ def test_mistakes_are_one_line(trained, capsys):
             "format must be conllu, or columns such as",
         ),
         ([*train, "--train", trained / "train.conllu", "--cell", "lstn"], "lstn"),
+        ([*train, "--train", trained / "train.conllu", "--targets", "id,upos"], "columns other than id and form"),
+        (
+            ["predict", trained / "m", trained / "train.conllu", "--beam-size", 3],
+            "--beam-size means nothing to a tagger",
+        ),
         (["predict", trained / "m", trained / "none.conllu"], "none.conllu: no such file."),
         (["generate", trained / "m"], "holds a model for tagging, expected one for language-modeling"),
     ):
@@ -122,3 +129,18 @@ def test_a_file_may_be_predicted_into_itself(trained, capsys):
     assert call("predict", trained / "m", path, "--out", path) == 2
     assert path.read_text(encoding="utf-8") == "broken\n"
     assert not list(trained.glob("*.new"))
+
+
+def test_what_is_named_gz_is_packed(trained, capsys):
+    path = trained / "packed.conllu.gz"
+    path.write_bytes(gzip.compress(treebank(5, 9).encode()))
+    assert call("predict", trained / "m", path, "--out", path) == 0
+    assert gzip.decompress(path.read_bytes()).decode() == treebank(5, 9)
+
+
+@pytest.mark.parametrize("damage", ["[" * 100_000, "{}", '{"words": [1]}'])
+def test_a_damaged_vocabulary_is_one_line(trained, damage, capsys):
+    shutil.copytree(trained / "m", trained / "damaged", dirs_exist_ok=True)
+    (trained / "damaged" / "vocabulary.json").write_text(damage, encoding="utf-8")
+    assert call("evaluate", trained / "damaged", "--data", trained / "dev.conllu") == 2
+    assert "the model folder is damaged" in capsys.readouterr().err

@@ -58,7 +58,9 @@ def parse_format(text: str) -> ColumnFormat:
         return CONLLU
     parts = [part.strip() for part in text.split(",")]
     named = [part.partition("=") for part in parts if part != "tab"]
-    if not all(name and place.isdecimal() for name, _, place in named) or "form" not in {name for name, _, _ in named}:
+    if not all(name and place.isdecimal() and len(place) < 6 for name, _, place in named) or "form" not in {
+        name for name, _, _ in named
+    }:
         raise ConfigError(f"format must be conllu, or columns such as form=0,pos=1 (and tab), got {text!r}.")
     if min(len({name for name, _, _ in named}), len({int(place) for _, _, place in named})) < len(named):
         raise ConfigError(f"format must name every column once, and no place twice, got {text!r}.")
@@ -163,6 +165,9 @@ def _sentence(lines: list[str], kind: ColumnFormat, where: str, begin: int, prob
         if problem or not body.strip() or (kind.is_conllu and body.startswith("#")):
             continue
         columns = body.split(kind.separator)
+        if "\r" in body:
+            problem = f"{where}:{begin + place}: a carriage return within the line; lines end with LF or CR LF"
+            continue
         wrong, is_word = _check_line(columns, kind, len(cells))
         if wrong:
             problem = f"{where}:{begin + place}: {wrong}"
@@ -189,7 +194,7 @@ def _check_line(columns: list[str], kind: ColumnFormat, words: int) -> tuple[str
     if _OTHER_ID.fullmatch(columns[0]):
         return "", False
     if not _WORD_ID.fullmatch(columns[0]):
-        return f"id {columns[0]!r} is no number, range (1-2) or empty node (8.1)", False
+        return f"id {columns[0][:20]!r} is no number, range (1-2) or empty node (8.1)", False
     if columns[0] != str(words + 1):
-        return f"id {columns[0]}, expected {words + 1}; is a line or a blank line missing?", False
+        return f"id {columns[0][:20]}, expected {words + 1}; is a line or a blank line missing?", False
     return "", True

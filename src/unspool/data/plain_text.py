@@ -3,12 +3,14 @@
 import re
 from collections.abc import Collection
 
+_LONGEST = 60  # characters of a word that is looked at for joined parts
 _CLOSING = "\"'”’»)]}"
-_SENTENCE_END = re.compile(rf"[.!?…。！？؟۔।]+[{re.escape(_CLOSING)}]*(?=\s+[^\s\w]*(\w))")
+_STOP = "[.!?…。！？؟۔।]"
+_SENTENCE_END = re.compile(rf"(?<!{_STOP}){_STOP}++[{re.escape(_CLOSING)}]*+(?=\s++[^\s\w]*+(\w))")
 _NO_END = re.compile(r"(?:^|\W)(?:\w|\w{1,3}\.\w{1,3}|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|No|Fig|Inc|Co|Ltd)\.$")
 _WORD = re.compile(
     r"""(?:https?://|www\.)[^\s<>"]*[\w/]          # addresses
-      | [\w.+-]+@[\w-]+(?:\.\w+)+
+      | [\w.+-]{1,64}@[\w-]+(?:\.\w+)+
       | \d+(?:[.,:/]\d+)*                          # numbers, times, dates
       | (?:\w\.){2,}                               # U.S., e.g.
       | (?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr)\.
@@ -31,7 +33,7 @@ def split_text(text: str, known: Collection[str]) -> list[list[str]]:
     for line in text.splitlines():
         begin = 0
         for end in _SENTENCE_END.finditer(line):
-            is_short = _NO_END.search(line[begin : end.end()])
+            is_short = _NO_END.search(line[max(begin, end.end() - 12) : end.end()])
             if not end[1].islower() and not is_short:
                 found.append(line[begin : end.end()])
                 begin = end.end()
@@ -42,7 +44,7 @@ def split_text(text: str, known: Collection[str]) -> list[list[str]]:
 
 def _split_word(word: str, known: Collection[str]) -> list[str]:
     ends: list[str] = []
-    while not word.isalnum() and word.lower() not in known:
+    while len(word) <= _LONGEST and not word.isalnum() and word.lower() not in known:
         tails = (word[place:] for place in range(1, len(word)))
         tail = next((t for t in tails if t.lower() in known and ("'" in t or "’" in t)), None)
         if tail is None:

@@ -20,8 +20,8 @@ class Span(NamedTuple):
 
 def split_tag(tag: str) -> tuple[str, str]:
     """``B-PER`` as ``("B", "PER")``; a tag that is none of B I E S O with a label is a label of its own kind."""
-    mark, dash, label = tag.partition("-")
-    return (mark, label) if dash and mark in "BIES" and mark else ("O", "") if tag == "O" else ("", tag)
+    mark, _, label = tag.partition("-")
+    return (mark, label) if label and mark in ("B", "I", "E", "S") else ("O", "") if tag == "O" else ("", tag)
 
 
 def detect_scheme(sentences: Iterable[Sequence[str]]) -> str | None:

@@ -40,8 +40,8 @@ class WordVectors(NamedTuple):
         """
         words = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         table = np.load(path, mmap_mode="r")
-        if len(table) != len(words) + 1:
-            raise ValueError(f"{len(table)} rows for {len(words)} words")
+        if table.ndim != 2 or len(table) != len(words) + 1:
+            raise ValueError(f"an array of {table.shape} for {len(words)} words")
         return cls({word: row for row, word in enumerate(words)}, table)
 
 
@@ -56,7 +56,7 @@ def read_vectors(path: Path, limit: int) -> WordVectors:
     size = 0
     for number, line in _lines(path):
         parts = line.rstrip("\r\n ").split(" ")
-        if number == 1 and len(parts) == 2 and all(part.isdecimal() for part in parts):
+        if number == 1 and len(parts) == 2 and all(part.isdecimal() and len(part) < 10 for part in parts):
             size = int(parts[1])  # fastText's first line: words and values of each
             continue
         size = size or len(parts) - 1

@@ -9,6 +9,7 @@ from torch import nn
 from unspool.types import Bool, Float, Int, Tensor
 
 _NEVER = -1e4  # a log-weight that no sum of others makes up for
+_MOST_WEIGHTS = 1 << 24  # compared at a time in decoding
 
 
 class Path(NamedTuple):
@@ -84,8 +85,21 @@ class CRF(nn.Module):
         if not len(emissions):
             return [[Path([], 1.0)] for _ in lengths]
         emissions = emissions.log_softmax(-1)  # the same distribution, in numbers whose sums keep their digits
-        tags, values = self.viterbi(emissions, lengths, count)
-        probabilities = (values - self._log_partition(emissions, lengths).unsqueeze(1)).exp().tolist()
+        if self.is_free:  # the `count` likeliest ways hold only tags that are among the `count` likeliest of their word
+            emissions, own = emissions.topk(min(count, emissions.shape[-1]))
+            tags, values = CRF(emissions.shape[-1], learned=False).to(emissions).viterbi(emissions, lengths, count)
+            tags = own.transpose(0, 1).unsqueeze(1).expand(-1, tags.shape[1], -1, -1).gather(-1, tags.unsqueeze(-1))
+            return self._paths(tags.squeeze(-1), values, values, lengths)
+        most = max(1, _MOST_WEIGHTS // (count * emissions.shape[-1] ** 2))  # sentences at a time
+        found = []
+        for own, some in zip(emissions.split(most, 1), lengths.split(most), strict=True):
+            tags, values = self.viterbi(own, some, count)
+            found += self._paths(tags, values, values - self._log_partition(own, some).unsqueeze(1), some)
+        return found
+
+    @staticmethod
+    def _paths(tags: Tensor, values: Tensor, log_probabilities: Tensor, lengths: Tensor) -> list[list[Path]]:
+        probabilities = log_probabilities.exp().tolist()
         possible = (values > values[:, :1] + _NEVER / 2).tolist()  # the others go through what is not allowed
         return [
             [Path(way[:length], p) for way, p, is_possible in zip(*row, strict=True) if is_possible]

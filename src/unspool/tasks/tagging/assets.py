@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -134,6 +134,7 @@ class Assets:
         path = folder / FILE
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
+            _check(stored)
             targets = tuple(Target(**{**one, "tags": tuple(one["tags"])}) for one in stored["targets"])
             return cls(
                 Vocabulary(stored["words"]),
@@ -142,12 +143,12 @@ class Assets:
                 Vocabulary(stored["characters"]),
                 targets,
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); the model folder is damaged.") from error
 
     def has_seen(self, word: str) -> bool:
         """Whether training showed the word, in any case of its letters."""
-        return word.lower() in self.words.numbers or word.lower() in self.rare
+        return self.words.number(word.lower()) > 0 or word.lower() in self.rare
 
     def batch(
         self,
@@ -190,6 +191,18 @@ class Assets:
             c for spelling in spellings for c in (begin, *[numbers.get(c, 0) + 1 for c in spelling], end)
         ]
         return characters, lengths
+
+
+def _check(stored: dict[str, Any]) -> None:
+    """Refuses what JSON allows and `Assets.save` never writes."""
+    tags = [tag for target in stored["targets"] for tag in target["tags"]]
+    if not all(isinstance(text, str) for text in (*stored["words"], *stored["characters"], *stored["rare"], *tags)):
+        raise ValueError("words, characters and tags must be text")
+    counts = stored["counts"]
+    if len(counts) != len(stored["words"]) or not all(isinstance(n, int) and n > 0 for n in counts):
+        raise ValueError("counts must be one positive number for each word")
+    if not {_BEGIN, _END} <= {*stored["characters"]} or not tags:
+        raise ValueError("characters or tags are missing")
 
 
 def _places(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

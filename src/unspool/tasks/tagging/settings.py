@@ -35,7 +35,7 @@ class TaggingData:
         columns = parse_format(self.format)
         for target in self.target_names:
             columns.place(target)
-        require("form" not in self.target_names, "targets", self.targets, "columns other than form")
+        require(not {"id", "form"} & {*self.target_names}, "targets", self.targets, "columns other than id and form")
         require(len(set(self.target_names)) == len(self.target_names) > 0, "targets", self.targets, "different columns")
 
     @property
@@ -67,7 +67,7 @@ class TaggerSettings:
     def __post_init__(self) -> None:
         check_choices(self)
         for name in ("hidden_size", "num_layers", "embedding_size", "character_size", "spelling_size"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            require(1 <= getattr(self, name) <= 65_536, name, getattr(self, name), "between 1 and 65,536")
         require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "at least 0 and below 1")
         require(self.word_dropout >= 0.0, "word_dropout", self.word_dropout, "at least 0")
 

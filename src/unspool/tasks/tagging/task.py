@@ -196,6 +196,8 @@ class Tagging(Task):
     def _stored(self, split: str) -> "StoredSentences":
         if split not in self._held:
             sentences = list(sound_sentences(str(self._path(split)), self.format))
+            if not sentences:
+                raise CheckpointError(f"{self._path(split)}: holds no sentences; the run's folder is damaged.")
             columns = [[t.encode(s.column(place)) for s in sentences] for t, place in self._columns()]
             forms = [s.column(self.form) for s in sentences]
             self._held[split] = StoredSentences(sentences, forms, columns, self._table(split, forms))

@@ -57,8 +57,8 @@ class TrainedTagger:
             DataError: a word is empty or no text.
             ConfigError: count is below 1.
         """
-        if count < 1:
-            raise ConfigError(f"count must be at least 1, got {count}.")
+        if not isinstance(count, int) or count < 1:
+            raise ConfigError(f"count must be an integer of at least 1, got {count!r}.")
         found = self.task.decode(self.model, [_checked(words)], count)
         return {target.name: own[0] for target, own in zip(self.task.assets.targets, found, strict=True)}
 
@@ -132,6 +132,7 @@ class TrainedTagger:
 
 
 def _checked(words: Sequence[str]) -> Sequence[str]:
+    words = words if isinstance(words, str) else list(words)
     if isinstance(words, str) or not all(isinstance(word, str) and word for word in words):
         raise DataError(f"expected a list of words that are not empty, got {words!r}.")
     if any("\ud800" <= character <= "\udfff" for word in words for character in word):

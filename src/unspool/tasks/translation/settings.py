@@ -60,7 +60,7 @@ class TranslatorSettings:
     def __post_init__(self) -> None:
         check_choices(self)
         for name in ("hidden_size", "num_layers", "embedding_size"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            require(1 <= getattr(self, name) <= 65_536, name, getattr(self, name), "between 1 and 65,536")
         require(self.hidden_size % 2 == 0, "hidden_size", self.hidden_size, "even")
         for name in ("dropout", "label_smoothing"):
             require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "at least 0 and below 1")
