@@ -161,3 +161,14 @@ def test_lanes_go_on_where_the_batch_before_ended_and_say_where_the_stream_begin
     assert resets == 1
     assert not np.array_equal(batches.batch(0, 0).inputs, batches.batch(1, 0).inputs)
     assert np.array_equal(batches.batch(1, 2).inputs, batches.batch(1, 2).inputs)
+
+
+def test_lanes_begin_anew_as_often_as_asked_and_always_at_the_same_places():
+    tokens = np.arange(2000, dtype=np.uint16)
+    batches = StreamBatches(tokens, 10, 2, seed=1, reset_share=0.3)
+    resets = [batches.batch(0, index).reset for index in range(1, len(batches))]
+    counted = sum(int(reset[0].sum()) for reset in resets if reset is not None)
+    assert 0.25 < counted / (10 * len(resets)) < 0.35
+    again = batches.batch(0, 7).reset
+    assert again is None or again.equal(resets[6])
+    assert batches.batch(0, 0).reset is None

@@ -53,12 +53,16 @@ class StreamBatches:
         num_steps: steps in a batch.
         seed: shifts the beginning of the lanes in every epoch by a random number of tokens, around the end of the
             stream, so that batches do not always break at the same places; None for no shift.
+        reset_share: probability that a lane begins a batch from a fresh state, so that a model does not come to rely on
+            states that only hours of reading lead to; chance comes from the seed.
     """
 
-    def __init__(self, tokens: np.ndarray, batch_size: int, num_steps: int, seed: int | None = None):
+    def __init__(
+        self, tokens: np.ndarray, batch_size: int, num_steps: int, seed: int | None = None, reset_share: float = 0.0
+    ):
         if batch_size < 1 or num_steps < 1:
             raise ConfigError(f"batch_size and bptt_steps must be at least 1, got {batch_size} and {num_steps}.")
-        self.tokens, self.seed, self.num_steps = tokens, seed, num_steps
+        self.tokens, self.seed, self.num_steps, self.reset_share = tokens, seed, num_steps, reset_share
         self.num_predictions = len(tokens) - 1
         self.batch_size = min(batch_size, self.num_predictions)
         self.lane_size = math.ceil(self.num_predictions / self.batch_size)
@@ -79,5 +83,8 @@ class StreamBatches:
         places = (inside + shift) % self.num_predictions
         inputs = torch.from_numpy(self.tokens[places].astype(np.int64))
         targets = torch.from_numpy(np.where(counts, self.tokens[places + 1].astype(np.int64), IGNORED))
-        wraps = torch.from_numpy((places == 0) & (inside > 0)) if shift else None
-        return StreamBatch(inputs, targets, wraps if wraps is not None and bool(wraps.any()) else None)
+        begins = (places == 0) & (inside > 0)
+        if self.reset_share and index:
+            chance = np.random.default_rng((self.seed or 0, epoch, index))
+            begins[0] |= chance.random(self.batch_size) < self.reset_share
+        return StreamBatch(inputs, targets, torch.from_numpy(begins) if begins.any() else None)

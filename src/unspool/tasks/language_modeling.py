@@ -54,10 +54,13 @@ class DataSettings:
     backward: bool = setting(False, "read the text from its end to its beginning, for a tagger's second model")
     batch_size: int = setting(32, "streams read side by side")
     bptt_steps: int = setting(128, "steps between updates, through which gradients run")
+    reset_share: float = setting(
+        0.02, "probability that a lane begins a batch from a fresh state, as texts to come will"
+    )
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("validation_share", "test_share"):
+        for name in ("validation_share", "test_share", "reset_share"):
             require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "at least 0 and below 1")
         shares = self.validation_share + self.test_share
         require(shares < 1.0, "validation_share + test_share", shares, "below 1")
@@ -220,7 +223,7 @@ class LanguageModeling(Task):
         for file in self.files.values():
             file.verify()
         tokens = self._in_order(self.files["train"])
-        return StreamBatches(tokens, self.data.batch_size, self.data.bptt_steps, seed)
+        return StreamBatches(tokens, self.data.batch_size, self.data.bptt_steps, seed, self.data.reset_share)
 
     def validate(self, model: LanguageModel) -> dict[str, float] | None:
         return self.measure(model, self.files["validation"]) if "validation" in self.files else None
