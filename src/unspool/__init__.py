@@ -45,7 +45,7 @@ __version__ = "0.1.0"
 
 
 def load(folder: str | Path) -> Any:
-    """A trained model from its folder, ready to use; for a language model a `TrainedLanguageModel`.
+    """A trained model from its folder, ready to use: a `TrainedLanguageModel`, `TrainedTagger` or `TrainedTranslator`.
 
     Args:
         folder: what ``unspool train ... --out`` made.
