@@ -297,7 +297,8 @@ def _diagnose(options: argparse.Namespace) -> None:
     )
     found = diagnose(loaded.model, lambda: loaded.model.loss(last).sum, training=known)
     if options.out:
-        seen = signals(found.recordings) if reading.symbols else []
+        followed = [one for one in found.recordings if reading.symbols and one.layer.startswith(reading.layers)]
+        seen = signals(followed)
         chosen = selective_units(seen, reading.symbols)
         title = f"{options.folder}: {reading.words}"
         options.out.write_text(report(title, found, reading.symbols, seen, chosen), encoding="utf-8")

@@ -101,6 +101,8 @@ def test_a_tagger_is_diagnosed_like_any_other_model(trained, capsys):
     assert call("diagnose", trained / "m", "--data", trained / "dev.conllu", "--json") == 0
     layers = json.loads(capsys.readouterr().out)["layers"]
     assert {layer["layer"] for layer in layers} >= {"spelling.forward_layer", "stack.layers.0.backward_layer"}
+    assert call("diagnose", trained / "m", "--data", trained / "dev.conllu", "--out", trained / "page.html") == 0
+    assert "stack.layers.0.backward_layer" in (trained / "page.html").read_text(encoding="utf-8")
 
 
 def test_small_treebanks_are_read_more_often():

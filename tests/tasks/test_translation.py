@@ -121,6 +121,14 @@ def test_the_best_come_with_scores_and_a_page_shows_where_the_model_looked(learn
     assert len(translator.hypotheses("abc", Beam(num_best=2))) == 2
 
 
+def test_a_translator_is_diagnosed_like_any_other_model(learned, capsys):
+    page = learned / "diagnosis.html"
+    assert call("diagnose", learned / "m", "--sequences", 3, "--out", page) == 0
+    shown = capsys.readouterr()
+    assert "the 3 longest pairs of validation" in shown.err
+    assert page.exists()
+
+
 def test_words_that_the_model_does_not_know_are_taken_from_the_source(tmp_path, capsys):
     chance = random.Random(0)
     rows = [(" ".join(words), " ".join(words).upper()) for words in

@@ -21,16 +21,18 @@ class BatchSource(Protocol):
 class Reading(NamedTuple):
     """What a diagnosis lets a model read.
 
-    batch: sequences of equal length; its `last_step` is the same batch with the loss of the last step alone.
+    batch: sequences; its `last_step` is the same batch with the loss of the last step alone.
     words: what was read, for people: how many sequences of how many steps.
     symbols: what the first sequence reads at each step, for people; empty where that is no text.
     truncation: steps after which training cuts gradients.
+    layers: how the names of the layers begin that read the symbols, one a step.
     """
 
     batch: Any
     words: str
     symbols: list[str]
     truncation: int | None
+    layers: str = ""
 
 
 class Task(ABC):

@@ -124,9 +124,8 @@ class Tagging(Task):
         form = [s.column(self.form)[:num_steps] for s in longest]
         tags = [[target.encode(s.column(place))[:num_steps] for s in longest] for target, place in self._columns()]
         words = f"the {len(longest)} longest sentences of {data}"
-        return Reading(
-            self.assets.batch(form, tags, self.features(form)), words, [f"{word} " for word in form[0]], None
-        )
+        batch = self.assets.batch(form, tags, self.features(form))
+        return Reading(batch, words, [f"{word} " for word in form[0]], None, "stack")
 
     def predictor(self, model: Tagger) -> TrainedTagger:
         return TrainedTagger(self, model)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from unspool.data import Tokenizer, read_tokenizer
-from unspool.models.seq2seq import END, UNKNOWN
+from unspool.models.seq2seq import BEGIN, END, PADDING, UNKNOWN
 
 
 class Symbols:
@@ -17,6 +17,11 @@ class Symbols:
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
         self._shift = END + 1 - (tokenizer.unknown is not None)  # a tokenizer's own unknown symbol, 0, is `UNKNOWN`
+
+    @property
+    def never(self) -> tuple[int, ...]:
+        """Symbols that are never written."""
+        return (PADDING, BEGIN) if self.tokenizer.unknown is not None else (PADDING, UNKNOWN, BEGIN)
 
     def __len__(self) -> int:
         return self.tokenizer.vocabulary_size + self._shift

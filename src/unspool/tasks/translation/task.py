@@ -13,7 +13,7 @@ import torch
 from unspool.data import TextSource, Tokenizer, build_tokenizer
 from unspool.data.buckets import Buckets
 from unspool.errors import CheckpointError, DataError
-from unspool.models.seq2seq import BEGIN, END, PADDING, UNKNOWN, Seq2Seq, Translating
+from unspool.models.seq2seq import BEGIN, END, UNKNOWN, Seq2Seq, Translating
 from unspool.search import Beam, Hypothesis, beam_search
 from unspool.tasks.base import BatchSource, Reading, Task
 from unspool.tasks.translation.pairs import PairBatches, Pairs, make_batch, read_pairs, source_batch
@@ -141,7 +141,8 @@ class Translation(Task):
         if not sources:
             raise DataError(f"{data}: no pairs to read.")
         batch = make_batch([row[:num_steps] for row in sources], [row[:num_steps] for row in targets])
-        return Reading(batch, f"the {len(sources)} longest pairs of {data}", self.source.pieces(sources[0]), None)
+        symbols = [*self.source.pieces(sources[0][:num_steps]), "(end)"]
+        return Reading(batch, f"the {len(sources)} longest pairs of {data}", symbols, None, "encoder")
 
     def summary(self, values: dict[str, Any]) -> list[str]:
         plain = {name: value for name, value in values.items() if isinstance(value, (int, float))}
@@ -172,7 +173,7 @@ class Translation(Task):
             work = Translating(model, source, lengths)
             first, longest = torch.full_like(lengths, BEGIN), 2 * lengths + 10
             best = beam_search(
-                work, work.start, first, END, longest, beam, (PADDING, BEGIN), keep_attention or self._replaces
+                work, work.start, first, END, longest, beam, self.target.never, keep_attention or self._replaces
             )
             for row, hypotheses in zip(rows, best, strict=True):
                 found[row] = [(self._text(one, lines[row]), one) for one in hypotheses]
