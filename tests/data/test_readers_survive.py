@@ -57,14 +57,14 @@ def test_sentences(data, text):
         words = sentence.column(place) if sentence.rows else []
         assert all(words)
         assert sentence.replaced({place: words}, kind.separator) == "".join(sentence.lines)
-        changed = sentence.replaced({place: ["x"] * len(words)}, kind.separator)
-        (again,) = (
-            read_sentences(io.BytesIO(changed.encode("utf-8", "surrogateescape")), kind, "file")
-            if changed
-            else (sentence,)
-        )
-        if words:
-            assert again.column(place) == ["x"] * len(words)
+    changed = "".join(s.replaced({place: ["x"] * len(s.rows)}, kind.separator) for s in sentences)
+    again = list(read_sentences(io.BytesIO(changed.encode("utf-8", "surrogateescape")), kind, "file"))
+    for old, new in zip(sentences, again, strict=True):
+        assert len(old.rows) == len(new.rows)
+        assert not old.rows or new.column(place) == ["x"] * len(new.rows)
+        assert [line for n, line in enumerate(old.lines) if n not in old.rows] == [
+            line for n, line in enumerate(new.lines) if n not in new.rows
+        ]
 
 
 @often
