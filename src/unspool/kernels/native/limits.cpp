@@ -47,13 +47,15 @@ double measure_multiplications(double seconds, int threads) {
     std::fill(kept, kept + W * kSums, 0.0f);
     return [kept] {
       vf sums[kSums];
+#pragma GCC unroll 12  // here too, or a variable index would keep all sums in memory
       for (int j = 0; j < kSums; ++j) sums[j] = load(kept + j * W);
       const vf a = splat(0.5f), b = splat(0.25f);
       for (int i = 0; i < kRounds; ++i) {
 #pragma GCC unroll 12
-        for (vf& sum : sums) sum = sum * a + b;
+        for (int j = 0; j < kSums; ++j) sums[j] = sums[j] * a + b;
         asm volatile("" ::: "memory");
       }
+#pragma GCC unroll 12
       for (int j = 0; j < kSums; ++j) store(kept + j * W, sums[j]);
     };
   });
@@ -71,7 +73,8 @@ double measure_reads(int64_t bytes, double seconds, int threads) {
         for (int j = 0; j < kSums; ++j) sums[j] += load(numbers + i + j * W);
       }
       vf total{};
-      for (const vf& sum : sums) total += sum;
+#pragma GCC unroll 12
+      for (int j = 0; j < kSums; ++j) total += sums[j];
       store(numbers + count, total);
       asm volatile("" ::: "memory");
     };
