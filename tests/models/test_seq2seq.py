@@ -80,7 +80,7 @@ def test_the_smoothed_loss_is_the_cross_entropy_of_the_smoothed_target():
     )
 
 
-@pytest.mark.parametrize("options", OPTIONS[:5], ids=str)
+@pytest.mark.parametrize("options", [OPTIONS[1], OPTIONS[3], OPTIONS[4]], ids=str)
 def test_a_beam_finds_the_likeliest_translation_of_all_and_its_log_likelihood(options):
     one, pairs, longest = model(**options), batch((4, 3, 5), (1, 1, 1)), 3
     work = Translating(one, pairs.source, pairs.source_lengths)
