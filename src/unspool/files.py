@@ -35,6 +35,21 @@ def open_lines(source: str) -> Iterator[bytes]:
         raise DataError(f"{source}: cannot be read ({error}).") from error
 
 
+def read_lines(source: str) -> Iterator[str]:
+    """The lines of a text file, without their ends.
+
+    Raises:
+        DataError: the file is missing, cannot be read or is not UTF-8.
+    """
+    name = "standard input" if source == "-" else source
+    for number, line in enumerate(open_lines(source), start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line).") from None
+        yield text.rstrip("\r\n")
+
+
 def write_whole(path: Path, pieces: Iterator[bytes]) -> None:
     """Writes a file beside its place and puts it there when it is whole, so that it may be the one that is read.
 

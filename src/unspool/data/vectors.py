@@ -1,15 +1,13 @@
 """Word vectors from elsewhere: the text formats of fastText (``.vec``) and GloVe (``.txt``)."""
 
-import gzip
 import json
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from unspool.errors import DataError
+from unspool.files import read_lines
 
 
 class WordVectors(NamedTuple):
@@ -54,8 +52,8 @@ def read_vectors(path: Path, limit: int) -> WordVectors:
     numbers: dict[str, int] = {}
     rows: list[np.ndarray] = []
     size = 0
-    for number, line in _lines(path):
-        parts = line.rstrip("\r\n ").split(" ")
+    for number, line in enumerate(read_lines(str(path)), start=1):
+        parts = line.rstrip(" ").split(" ")
         if number == 1 and len(parts) == 2 and all(part.isdecimal() and len(part) < 10 for part in parts):
             size = int(parts[1])  # fastText's first line: words and values of each
             continue
@@ -81,15 +79,3 @@ def read_vectors(path: Path, limit: int) -> WordVectors:
     if not rows:
         raise DataError(f"{path}: no vectors; expected lines of a word and its numbers.")
     return WordVectors(numbers, np.stack([*rows, np.zeros(size, np.float16)]))
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8", newline="\n")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8", newline="\n") as file
-        ):
-            yield from enumerate(file, start=1)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from error

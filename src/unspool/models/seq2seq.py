@@ -94,6 +94,7 @@ class Seq2Seq(nn.Module):
         dropout: locked over a sentence, of embeddings, between layers and of o.
         label_smoothing: share of the target's probability that is spread over all symbols (Szegedy et al. 2016).
         input_feeding: o of the step before is read too (Luong et al. 2015, section 3.3).
+        teacher_forcing: share of steps in training that read the right symbol, not the model's own guess.
         shared: one table of embeddings for both languages, whose vocabulary is the same.
     """
 
@@ -109,6 +110,7 @@ class Seq2Seq(nn.Module):
         dropout: float = 0.3,
         label_smoothing: float = 0.1,
         input_feeding: bool = False,
+        teacher_forcing: float = 1.0,
         shared: bool = False,
     ):
         super().__init__()
@@ -131,7 +133,7 @@ class Seq2Seq(nn.Module):
         self.bias = nn.Parameter(torch.zeros(target_size))
         self.dropout = LockedDropout(dropout)
         self.label_smoothing = label_smoothing
-        self.teacher_forcing = 1.0
+        self.teacher_forcing = teacher_forcing
 
     def initial_state(self, batch_size: int) -> Any:
         """Nothing: pairs stand alone."""

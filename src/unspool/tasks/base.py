@@ -91,10 +91,11 @@ class Task(ABC):
         """Metrics on data of the user's."""
 
     def summary(self, values: dict[str, Any]) -> list[str]:
-        """Metrics of `evaluate` as lines for people."""
+        """The figures among the metrics of `evaluate`, as lines for people."""
         return [
             f"{name:20s} {value:,.4f}" if isinstance(value, float) else f"{name:20s} {value:,}"
             for name, value in values.items()
+            if isinstance(value, (int, float))
         ]
 
     @abstractmethod

@@ -20,6 +20,7 @@ class _File:
         self.words, self.sentences = Counter[str](), Counter[tuple[str, ...]]()
         self.longest, self.longest_line, self.num_words, self.num_sentences = 0, 0, 0, 0
         self.columns: dict[str, list[list[str]]] = {name: [] for name in targets}
+        self.tags = {name: Counter[str]() for name in targets}
         self.word_lines: list[list[int]] = []
         for sentence in sentences_of(source, kind):
             if sentence.problem:
@@ -40,6 +41,7 @@ class _File:
             self.longest, self.longest_line = len(form), lines[0]
         for name, column in self.columns.items():
             column.append(sentence.column(self.kind.place(name)))
+            self.tags[name].update(column[-1])
         self.word_lines.append(lines)
 
     def span_problems(self, name: str, scheme: str) -> list[str]:
@@ -63,12 +65,8 @@ class _File:
             "longest sentence": f"{self.longest} words, line {self.longest_line}",
             "repeated sentences": self.num_sentences - len(self.sentences),
             **{f"{name} scheme": scheme.upper() for name, scheme in self.schemes.items() if scheme},
-            **{f"{name} tags": dict(self.tags(name).most_common()) for name in self.columns},
+            **{f"{name} tags": dict(self.tags[name].most_common()) for name in self.columns},
         }
-
-    def tags(self, name: str) -> Counter[str]:
-        """How often each tag occurs."""
-        return Counter(tag for tags in self.columns[name] for tag in tags)
 
 
 def check_files(sources: Sequence[str], kind: str, targets: str) -> Checked:
@@ -96,14 +94,14 @@ def check_files(sources: Sequence[str], kind: str, targets: str) -> Checked:
                 problems += file.span_problems(name, scheme)
             if stray := stray_tags(file.columns[name]):
                 notes.append(f"{file.source}: {name} looks like spans but for the tags {', '.join(stray[:5])}")
-            if file.num_words and set(file.tags(name)) == {"_"}:
+            if file.num_words and set(file.tags[name]) == {"_"}:
                 notes.append(f"{file.source}: column {name} is _ for every word")
     for file in files[1:]:
         values[file.source] |= _beside(first, file)
         for name in names:
-            only = sorted(file.tags(name).keys() - first.tags(name).keys())
+            only = sorted(file.tags[name].keys() - first.tags[name].keys())
             if only:
-                count = sum(file.tags(name)[tag] for tag in only)
+                count = sum(file.tags[name][tag] for tag in only)
                 shown = ", ".join(only[:10]) + (f" and {len(only) - 10} more" if len(only) > 10 else "")
                 notes.append(f"{file.source}: {name} has tags that {first.source} has not, {count} words: {shown}")
     return Checked(problems, notes, values)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from unspool.data.columns import ColumnFormat, Sentence, blank_sentence, check
 from unspool.data.plain_text import split_text
 from unspool.errors import ConfigError, DataError
-from unspool.files import in_portions, open_lines
+from unspool.files import in_portions, read_lines
 from unspool.tasks.tagging.assets import Assets
 from unspool.tasks.tagging.files import sentences_of
 
@@ -115,11 +115,8 @@ class TrainedTagger:
 
     def _text(self, source: str) -> Iterator[list[str]]:
         known = self.task.assets.words.numbers.keys() | self.task.assets.rare
-        for number, line in enumerate(open_lines(source), start=1):
-            try:
-                yield from split_text(line.decode("utf-8-sig" if number == 1 else "utf-8"), known)
-            except UnicodeDecodeError as error:
-                raise DataError(f"{source}:{number}: not UTF-8 (byte {error.start + 1} of the line).") from None
+        for line in read_lines(source):
+            yield from split_text(line, known)
 
     def _words(self, sentence: Sentence) -> list[str]:
         return sentence.column(self.task.form) if sentence.rows else []

@@ -1,6 +1,6 @@
 """Pairs of sentences: from aligned files, as numbers, and in batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -10,24 +10,9 @@ import torch
 from unspool.data.batching import IGNORED
 from unspool.data.buckets import Buckets
 from unspool.errors import CheckpointError, DataError
-from unspool.files import open_lines
+from unspool.files import read_lines
 from unspool.models.seq2seq import BEGIN, END, PairBatch
 from unspool.tasks.translation.settings import is_table
-
-
-def read_lines(source: str) -> Iterator[str]:
-    """The lines of a text file, without their ends.
-
-    Raises:
-        DataError: the file is missing, cannot be read or is not UTF-8.
-    """
-    name = "standard input" if source == "-" else source
-    for number, line in enumerate(open_lines(source), start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line).") from None
-        yield text.rstrip("\r\n")
 
 
 def read_pairs(source: str, target: str) -> list[tuple[str, str]]:
@@ -106,15 +91,15 @@ class PairBatches:
 
     def batch(self, epoch: int, index: int) -> PairBatch:
         """The batch of a place."""
-        rows = np.array(self.buckets.rows(epoch, index))
+        return make_batch(*self.sides(np.array(self.buckets.rows(epoch, index))))
+
+    def sides(self, rows: np.ndarray) -> tuple[list[list[int]], list[list[int]]]:
+        """The sources and the targets of some pairs."""
         pairs = self.pairs
-        source = [
-            pairs.source[b : b + n] for b, n in zip(self.source_begins[rows], pairs.source_lengths[rows], strict=True)
-        ]
-        target = [
-            pairs.target[b : b + n] for b, n in zip(self.target_begins[rows], pairs.target_lengths[rows], strict=True)
-        ]
-        return make_batch([row.tolist() for row in source], [row.tolist() for row in target])
+        return (
+            _cut(pairs.source, self.source_begins[rows], pairs.source_lengths[rows]),
+            _cut(pairs.target, self.target_begins[rows], pairs.target_lengths[rows]),
+        )
 
 
 def make_batch(source: Sequence[Sequence[int]], target: Sequence[Sequence[int]]) -> PairBatch:
@@ -140,3 +125,7 @@ def source_batch(source: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.T
         read[: len(row), b] = torch.tensor(row, dtype=torch.long)
         read[len(row), b] = END
     return read, lengths
+
+
+def _cut(numbers: np.ndarray, begins: np.ndarray, lengths: np.ndarray) -> list[list[int]]:
+    return [numbers[begin : begin + length].tolist() for begin, length in zip(begins, lengths, strict=True)]

@@ -69,7 +69,7 @@ class Translation(Task):
 
     def build_model(self) -> Seq2Seq:
         model = self.model
-        built = Seq2Seq(
+        return Seq2Seq(
             len(self.source),
             len(self.target),
             model.build_cell,
@@ -80,10 +80,9 @@ class Translation(Task):
             dropout=model.dropout,
             label_smoothing=model.label_smoothing,
             input_feeding=model.input_feeding,
+            teacher_forcing=model.teacher_forcing,
             shared=self.data.shared_vocabulary,
         )
-        built.teacher_forcing = model.teacher_forcing
-        return built
 
     def training_batches(self, seed: int) -> BatchSource:
         return PairBatches(self._stored("train"), self.data.batch_symbols, seed)
@@ -126,14 +125,8 @@ class Translation(Task):
 
     def reading(self, data: str, num_steps: int, num_sequences: int) -> Reading:
         if data == "validation":
-            pairs = self._stored("dev")
-            starts = (
-                np.cumsum(pairs.source_lengths) - pairs.source_lengths,
-                np.cumsum(pairs.target_lengths) - pairs.target_lengths,
-            )
-            rows = np.argsort(-pairs.source_lengths, kind="stable")[:num_sequences]
-            sources = [pairs.source[starts[0][r] :][: pairs.source_lengths[r]].tolist() for r in rows]
-            targets = [pairs.target[starts[1][r] :][: pairs.target_lengths[r]].tolist() for r in rows]
+            stored = PairBatches(self._stored("dev"), self.data.batch_symbols)
+            sources, targets = stored.sides(np.argsort(-stored.pairs.source_lengths, kind="stable")[:num_sequences])
         else:
             longest = sorted(_named_pairs(data), key=lambda pair: -len(pair[0]))[:num_sequences]
             sources = [self.source.encode(pair[0]) for pair in longest]
@@ -145,12 +138,11 @@ class Translation(Task):
         return Reading(batch, f"the {len(sources)} longest pairs of {data}", symbols, None, "encoder")
 
     def summary(self, values: dict[str, Any]) -> list[str]:
-        plain = {name: value for name, value in values.items() if isinstance(value, (int, float))}
         lengths = [
             f"  {name:>8s} source words: sacrebleu {row['sacrebleu']:5.1f} of {row['sentences']:,} sentences"
             for name, row in values["by_source_words"].items()
         ]
-        return [*super().summary(plain), *lengths, f"sacreBLEU: {values['signatures']['sacrebleu']}"]
+        return [*super().summary(values), *lengths, f"sacreBLEU: {values['signatures']['sacrebleu']}"]
 
     def predictor(self, model: Seq2Seq) -> TrainedTranslator:
         return TrainedTranslator(self, model)

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from unspool.files import in_portions, write_whole
+from unspool.files import in_portions, read_lines, write_whole
 from unspool.search import Beam, Hypothesis
-from unspool.tasks.translation.pairs import read_lines
 from unspool.tasks.translation.report import alignment_page
 from unspool.tasks.translation.symbols import Symbols
 
