@@ -112,6 +112,12 @@ def _parser() -> ArgumentParser:
     predict.add_argument(
         "--scores", action="store_true", default=None, help="translator: give scores, as lines of JSON"
     )
+    predict.add_argument("--temperature", type=float, metavar="X", help="translator: draw, do not search; 0 is greedy")
+    predict.add_argument("--top-k", type=int, metavar="N", help="translator: draw from the N likeliest symbols")
+    predict.add_argument(
+        "--top-p", type=float, metavar="X", help="translator: draw from the likeliest X of probability"
+    )
+    predict.add_argument("--seed", type=int, metavar="N", help="translator: of what is drawn (default: 0)")
     predict.add_argument("--attention", type=Path, metavar="FILE.html", help="translator: a page of where it looked")
     predict.set_defaults(run=_predict)
 
@@ -250,7 +256,7 @@ def _generate(options: argparse.Namespace) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     names = ("n_best", "text", "skip_bad", "beam_size", "length_penalty", "coverage_penalty", "no_repeat_ngram",
-             "scores", "attention")  # fmt: skip
+             "scores", "attention", "temperature", "top_k", "top_p", "seed")  # fmt: skip
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     pieces = predict(load(options.folder), options.source, **given)
     encoded = (piece.encode("utf-8", "surrogateescape") for piece in pieces)

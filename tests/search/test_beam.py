@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unspool.errors import ConfigError
-from unspool.search import Beam, beam_search
+from unspool.search import Beam, Softmax, beam_search
 
 VOCABULARY, END, LONGEST = 4, 3, 4
 
@@ -28,7 +28,7 @@ class Table:
     def step(self, tokens, state):
         state = torch.cat([state, tokens.unsqueeze(1)], 1)
         rows = [self.of(int(row[0]), tuple(row[2:].tolist())) for row in state]
-        return torch.stack(rows), state
+        return Softmax(torch.stack(rows)), state
 
     def select(self, state, rows):
         return state[rows]

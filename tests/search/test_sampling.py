@@ -1,10 +1,11 @@
 import itertools
+import math
 
 import pytest
 import torch
 
 from unspool.errors import ConfigError
-from unspool.search import Sampling, filter_logits, sample
+from unspool.search import Draws, Sampling, Softmax, filter_logits, sample, sample_sequences
 
 LOGITS = torch.log(torch.tensor([[0.5, 0.25, 0.15, 0.1]]))
 
@@ -60,3 +61,42 @@ def test_draws_follow_the_probabilities_and_never_take_what_is_forbidden():
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Sampling(**wrong)
+
+
+class Coin:
+    """Two symbols and an end (2), with the same chances at every step."""
+
+    chances = torch.tensor([0.5, 0.3, 0.2]).log()
+
+    def step(self, tokens, state):
+        return Softmax(self.chances.expand(len(tokens), -1)), state
+
+    def select(self, state, rows):
+        return state[rows]
+
+    def attention(self, state):
+        return None
+
+
+def drawn(count, **options):
+    first = torch.zeros(2, dtype=torch.long)
+    draws = Draws(Sampling(**options), count, torch.Generator().manual_seed(3))
+    return sample_sequences(Coin(), torch.zeros(2, 1), first, 2, torch.tensor([6, 0]), draws)
+
+
+def test_sequences_are_drawn_as_often_as_they_are_likely():
+    long, short = drawn(20_000)
+    assert all(one.tokens == [] for one in short)
+    assert max(len(one.tokens) for one in long) == 6
+    for tokens in ([], [0], [1, 0]):
+        chance = math.exp(sum(float(Coin.chances[t]) for t in [*tokens, 2]))
+        share = sum(one.tokens == tokens for one in long) / len(long)
+        assert abs(share - chance) < 4 * math.sqrt(chance / len(long))
+    assert [one.score for one in long] == sorted((one.score for one in long), reverse=True)
+    for one in long[::1000]:
+        wanted = sum(float(Coin.chances[t]) for t in [*one.tokens, 2])
+        assert math.isclose(one.log_probability, wanted, rel_tol=1e-5)
+
+
+def test_without_heat_the_likeliest_sequence_is_drawn():
+    assert [one.tokens for one in drawn(2, temperature=0.0)[0]] == [[0] * 6] * 2

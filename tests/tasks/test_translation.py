@@ -66,7 +66,7 @@ def train(folder, *flags):
         0.0,
     ]
     return call(
-        "train", "translation", *files, "--out", folder / "m", *small, "--learning-rate", 0.01, "--json", *flags
+        "train", "translation", *files, "--out", folder / "m", *small, "--learning-rate", 0.005, "--json", *flags
     )
 
 
@@ -171,3 +171,16 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     ):
         assert call(*arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_translations_are_drawn_and_equal_seeds_draw_equal_ones(learned, capsys):
+    (learned / "two.in").write_text("abc\n\nabd\n", encoding="utf-8")
+
+    def draw(*flags):
+        assert call("predict", learned / "m", learned / "two.in", "--temperature", 2.0, *flags) == 0
+        return capsys.readouterr().out
+
+    assert len(draw().split("\n")) == 4
+    assert draw("--seed", 1, "--n-best", 3) == draw("--seed", 1, "--n-best", 3) != draw("--seed", 2, "--n-best", 3)
+    assert call("predict", learned / "m", learned / "two.in", "--temperature", 1, "--beam-size", 2) == 2
+    assert "--beam-size means nothing to a translator that draws" in capsys.readouterr().err

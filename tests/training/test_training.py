@@ -8,7 +8,7 @@ from small_model import make, reopen
 from unspool import checkpoint, testing
 from unspool.errors import CheckpointError, DivergenceError
 from unspool.training import TrainingSettings
-from unspool.training.optimizers import LearningRate
+from unspool.training.optimizers import LearningRate, WeightAverage
 
 LIVELY = {"dropout": 0.2, "output_dropout": 0.2, "weight_drop": 0.2, "num_layers": 2, "max_steps": 24, "epochs": 9}
 
@@ -18,10 +18,11 @@ LIVELY = {"dropout": 0.2, "output_dropout": 0.2, "weight_drop": 0.2, "num_layers
     [
         {"average": "ema"},
         {"optimizer": "sgd", "momentum": 0.9, "average": "asgd", "asgd_patience": 1, "validations_per_epoch": 4},
+        {"average": "checkpoints", "average_checkpoints": 2, "validations_per_epoch": 4},
         {"schedule": "plateau", "plateau_patience": 0, "average": "none", "validations_per_epoch": 4},
         {"cell": "mingru", "weight_drop": 0.0, "zoneout": 0.1},
     ],
-    ids=["adamw_ema", "sgd_asgd", "plateau", "mingru_zoneout"],
+    ids=["adamw_ema", "sgd_asgd", "checkpoints", "plateau", "mingru_zoneout"],
 )
 @pytest.mark.parametrize("interrupt_at", [1, 11, 23])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, flags, interrupt_at):
@@ -187,3 +188,16 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     small.run()
     with pytest.raises(CheckpointError, match=r"must be \[128, 8\], got \[64, 8\]"):
         checkpoint.load_weights(large.model, tmp_path / "small" / "model")
+
+
+def test_checkpoint_averaging_is_the_mean_of_the_weights_at_the_last_validations():
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = WeightAverage(model, TrainingSettings(average="checkpoints", average_checkpoints=2))
+    for value in (1.0, 4.0, 8.0):
+        torch.nn.init.constant_(model.weight, value)
+        average.update()
+        average.before_validation()
+    average.swap()
+    assert model.weight.item() == 6.0
+    average.swap()
+    assert model.weight.item() == 8.0

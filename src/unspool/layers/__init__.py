@@ -1,6 +1,6 @@
 """Layers: a cell over time, stacks, both directions, and dropout for sequences."""
 
-from unspool.layers.attention import SCORES, Attended, Attention
+from unspool.layers.attention import SCORES, Attended, Attention, Memory
 from unspool.layers.bidirectional import Bidirectional
 from unspool.layers.bptt import BPTT, CheckpointedBPTT, FullBPTT, TruncatedBPTT
 from unspool.layers.dropout import LockedDropout, WeightDrop, embed_with_dropout, weight_drop
@@ -20,6 +20,7 @@ __all__ = [
     "Layer",
     "LayerOutput",
     "LockedDropout",
+    "Memory",
     "Recurrent",
     "Stack",
     "Stream",

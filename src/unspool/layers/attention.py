@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from unspool.errors import ConfigError, ShapeError
-from unspool.types import Float, Int, Tensor
+from unspool.types import Bool, Float, Int, Tensor
 
 SCORES = ("dot", "general", "additive")
 
@@ -16,6 +16,17 @@ class Attended(NamedTuple):
 
     context: Float[Tensor, "T B M"]
     weights: Float[Tensor, "T B S"]
+
+
+class Memory(NamedTuple):
+    """What is looked at, laid out for many queries.
+
+    values: [B, S, M], zero beyond lengths.  keys: [B, S, Q] what queries are compared with.  outside: [B, 1, S] beyond lengths.
+    """
+
+    values: Float[Tensor, "B S M"]
+    keys: Float[Tensor, "B S Q"]
+    outside: Bool[Tensor, "B 1 S"]
 
 
 class Attention(nn.Module):
@@ -48,31 +59,28 @@ class Attention(nn.Module):
             self.query_map = nn.Linear(query_size, query_size)
             self.vector = nn.Parameter(torch.empty(query_size).uniform_(-1, 1) * query_size**-0.5)
 
-    def keys(self, memory: Float[Tensor, "S B M"]) -> Float[Tensor, "S B Q"]:
-        """What queries are compared with: computed once for a memory, however many queries come."""
-        return self.key_map(memory)
+    def read(self, memory: Float[Tensor, "S B M"], lengths: Int[Tensor, " B"]) -> Memory:
+        """Prepares a memory, once, however many queries come.
 
-    def forward(
-        self,
-        queries: Float[Tensor, "T B Q"],
-        memory: Float[Tensor, "S B M"],
-        keys: Float[Tensor, "S B Q"],
-        lengths: Int[Tensor, " B"],
-    ) -> Attended:
+        Args:
+            memory: [S, B, M].
+            lengths: [B] integers in 1..S: steps of each memory.
+        """
+        outside = (torch.arange(len(memory), device=memory.device) >= lengths.unsqueeze(1)).unsqueeze(1)
+        values = memory.transpose(0, 1).masked_fill(outside.transpose(1, 2), 0.0)  # padding may hold anything
+        return Memory(values, self.key_map(values), outside)
+
+    def forward(self, queries: Float[Tensor, "T B Q"], memory: Memory) -> Attended:
         """Looks every query up in the memory of its row.
 
         Args:
             queries: [T, B, Q]; T may be steps of time or hypotheses side by side.
-            memory: [S, B, M].
-            keys: [S, B, Q], from `keys`.
-            lengths: [B] integers in 1..S: steps of each memory.
+            memory: from `read`.
         """
         if self.score == "additive":
-            mixed = torch.tanh(self.query_map(queries).unsqueeze(2) + keys.transpose(0, 1))  # [T, B, S, Q]
-            scores = (mixed @ self.vector).transpose(0, 1)
+            mixed = torch.tanh(self.query_map(queries).transpose(0, 1).unsqueeze(2) + memory.keys.unsqueeze(1))
+            scores = mixed @ self.vector  # [B, T, S]
         else:
-            scores = torch.bmm(queries.transpose(0, 1), keys.permute(1, 2, 0))  # [B, T, S]
-        outside = torch.arange(len(memory), device=memory.device) >= lengths.unsqueeze(1)
-        weights = scores.masked_fill(outside.unsqueeze(1), -torch.inf).softmax(-1)
-        real = memory.transpose(0, 1).masked_fill(outside.unsqueeze(-1), 0.0)  # padding may hold anything
-        return Attended(torch.bmm(weights, real).transpose(0, 1), weights.transpose(0, 1))
+            scores = torch.bmm(queries.transpose(0, 1), memory.keys.transpose(1, 2))
+        weights = scores.masked_fill(memory.outside, -torch.inf).softmax(-1)
+        return Attended(torch.bmm(weights, memory.values).transpose(0, 1), weights.transpose(0, 1))

@@ -14,8 +14,9 @@ from unspool.cells import Cell
 from unspool.data.batching import IGNORED
 from unspool.errors import ConfigError
 from unspool.kernels import linear_cross_entropy
-from unspool.layers import Attention, Bidirectional, LockedDropout, Recurrent, Stack
+from unspool.layers import Attention, Bidirectional, LockedDropout, Memory, Recurrent, Stack
 from unspool.models.language_model import LossOutput
+from unspool.search import LinearSoftmax
 from unspool.state import map_state
 from unspool.types import Float, Int, Tensor
 
@@ -50,17 +51,6 @@ class PairBatch(NamedTuple):
         rows = torch.arange(targets.shape[1], device=targets.device)
         targets[self.target_lengths - 1, rows] = self.targets[self.target_lengths - 1, rows]
         return self._replace(targets=targets)
-
-
-class Encoded(NamedTuple):
-    """What a source has been read as.
-
-    memory: [S, B, M], or S = 0 without attention.  keys: [S, B, Q].  lengths: [B].
-    """
-
-    memory: Float[Tensor, "S B M"]
-    keys: Float[Tensor, "S B Q"]
-    lengths: Int[Tensor, " B"]
 
 
 class Decoding(NamedTuple):
@@ -139,57 +129,58 @@ class Seq2Seq(nn.Module):
         """Nothing: pairs stand alone."""
         return ()
 
-    def encode(self, source: Int[Tensor, "S B"], lengths: Int[Tensor, " B"]) -> tuple[Encoded, Decoding]:
-        """What the decoder looks at, and where it begins."""
+    def encode(self, source: Int[Tensor, "S B"], lengths: Int[Tensor, " B"]) -> tuple[Memory | None, Decoding]:
+        """What the decoder looks at, if it does, and where it begins."""
         x = self.dropout(self.source_embedding(source))
-        memory, states = self.encoder(x, lengths=lengths)
+        outputs, states = self.encoder(x, lengths=lengths)
         stack = tuple(
             bridge(state, layer.initial_state(source.shape[1]))  # type: ignore[operator]
             for bridge, state, layer in zip(self.bridges, states, self.decoder.layers, strict=True)
         )
-        if self.attention is None:
-            memory = memory[:0]
-        keys = memory if self.attention is None else self.attention.keys(memory)
-        fed = memory.new_zeros(source.shape[1], self.combine.out_features if self.input_feeding else 0)
-        return Encoded(memory, keys, lengths), Decoding(stack, fed, memory.new_zeros(source.shape[1], len(memory)))
+        memory = self.attention.read(outputs, lengths) if self.attention is not None else None
+        fed = outputs.new_zeros(source.shape[1], self.combine.out_features if self.input_feeding else 0)
+        looked = outputs.new_zeros(source.shape[1], len(outputs) if memory else 0)
+        return memory, Decoding(stack, fed, looked)
 
     def forward(self, batch: PairBatch) -> Float[Tensor, "T B O"]:
         """o of every step, the target given."""
-        encoded, start = self.encode(batch.source, batch.source_lengths)
+        memory, start = self.encode(batch.source, batch.source_lengths)
         if self.input_feeding or (self.training and self.teacher_forcing < 1.0):
-            return self._one_by_one(batch.inputs, encoded, start)
+            return self._one_by_one(batch.inputs, memory, start)
         embedded = self.dropout(self.target_embedding(batch.inputs))
         h = self.decoder(embedded, start.stack, lengths=batch.target_lengths).output
-        return self.dropout(self._look(h, encoded)[0])
+        return self.dropout(self._look(h, memory)[0])
 
-    def _one_by_one(self, inputs: Int[Tensor, "T B"], encoded: Encoded, state: Decoding) -> Float[Tensor, "T B O"]:
+    def _one_by_one(self, inputs: Int[Tensor, "T B"], memory: Memory | None, state: Decoding) -> Float[Tensor, "T B O"]:
         mask = self.dropout(torch.ones_like(self.target_embedding(inputs[0])))
         outputs: list[Tensor] = []
         for t, tokens in enumerate(inputs):
             if t and self.training and self.teacher_forcing < 1.0:
                 own = self.logits(outputs[-1].detach()).argmax(-1)
                 tokens = torch.where(torch.rand(tokens.shape, device=tokens.device) < self.teacher_forcing, tokens, own)
-            output, state = self._advance(self.target_embedding(tokens) * mask, encoded, state)
+            output, state = self.advance(self.target_embedding(tokens) * mask, memory, state)
             outputs.append(output)
         return self.dropout(torch.stack(outputs))
 
-    def _advance(self, embedded: Float[Tensor, "B E"], encoded: Encoded, state: Decoding) -> tuple[Tensor, Decoding]:
-        """One step of the decoder; rows may be several hypotheses of each of the encoded sentences, side by side."""
+    def advance(
+        self, embedded: Float[Tensor, "B E"], memory: Memory | None, state: Decoding
+    ) -> tuple[Float[Tensor, "B O"], Decoding]:
+        """One step of the decoder; rows may be several hypotheses of each sentence of the memory, side by side."""
         x = torch.cat([embedded, state.fed], -1) if self.input_feeding else embedded
         h, stack = self.decoder.step(x, state.stack)
-        sentences = len(encoded.lengths)
+        sentences = len(memory.values) if memory else len(h)
         queries = h.view(sentences, -1, h.shape[-1]).transpose(0, 1)  # hypotheses in the place of time
-        found, looked = self._look(queries, encoded)
+        found, looked = self._look(queries, memory)
         output = found.transpose(0, 1).reshape(len(h), -1)
         looked = looked.transpose(0, 1).reshape(len(h), -1)
         return output, Decoding(stack, output if self.input_feeding else state.fed, looked)
 
     def _look(
-        self, h: Float[Tensor, "T B H"], encoded: Encoded
+        self, h: Float[Tensor, "T B H"], memory: Memory | None
     ) -> tuple[Float[Tensor, "T B O"], Float[Tensor, "T B S"]]:
-        if self.attention is None:
+        if self.attention is None or memory is None:
             return torch.tanh(self.combine(h)), h.new_zeros(*h.shape[:2], 0)
-        found = self.attention(h, *encoded)
+        found = self.attention(h, memory)
         return torch.tanh(self.combine(torch.cat([h, found.context], -1))), found.weights
 
     def logits(self, outputs: Float[Tensor, "*N O"]) -> Float[Tensor, "*N V"]:
@@ -218,22 +209,21 @@ class Translating:
 
     def __init__(self, model: Seq2Seq, source: Int[Tensor, "S B"], lengths: Int[Tensor, " B"]):
         self.model = model
-        self.encoded, self.start = model.encode(source, lengths)
+        self.memory, self.start = model.encode(source, lengths)
         self.sentences = torch.arange(len(lengths), device=lengths.device)  # of each row
 
-    def step(self, tokens: Int[Tensor, " N"], state: Decoding) -> tuple[Float[Tensor, "N V"], Decoding]:
-        """Logits of the next symbol of every row."""
-        output, state = self.model._advance(self.model.target_embedding(tokens), self.encoded, state)
-        return self.model.logits(output), state
+    def step(self, tokens: Int[Tensor, " N"], state: Decoding) -> tuple[LinearSoftmax, Decoding]:
+        """What may come next in every row."""
+        output, state = self.model.advance(self.model.target_embedding(tokens), self.memory, state)
+        return LinearSoftmax(output, self.model.target_embedding.weight, self.model.bias), state
 
     def select(self, state: Decoding, rows: Int[Tensor, " M"]) -> Decoding:
         """The state of some rows; sentences of which no row is left are let go of."""
         sentences = self.sentences[rows]
         kept = sentences.unique_consecutive()
-        if len(kept) < len(self.encoded.lengths):
-            self.encoded = Encoded(self.encoded.memory[:, kept], self.encoded.keys[:, kept], self.encoded.lengths[kept])
-            sentences = torch.searchsorted(kept, sentences)
-        self.sentences = sentences
+        if self.memory and len(kept) < len(self.memory.values):
+            self.memory = Memory(*(tensor[kept] for tensor in self.memory))
+        self.sentences = torch.searchsorted(kept, sentences)
         return map_state(lambda tensor: tensor.index_select(0, rows), state)
 
     def attention(self, state: Decoding) -> Float[Tensor, "N S"] | None:

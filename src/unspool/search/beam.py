@@ -6,25 +6,14 @@ Socher 2017 (arXiv 1705.04304, section 2.5).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 
 from unspool.errors import ConfigError
+from unspool.search.choices import Choices
+from unspool.search.sequences import Hypothesis, SequenceModel
 from unspool.types import Float, Int, Tensor
-
-
-class BeamModel(Protocol):
-    """What a beam search needs of a model. Rows are sentences times hypotheses, the sentence outside."""
-
-    def step(self, tokens: Int[Tensor, " N"], state: Any) -> tuple[Float[Tensor, "N V"], Any]:
-        """Logits of the next symbol after one more has been read."""
-
-    def select(self, state: Any, rows: Int[Tensor, " M"]) -> Any:
-        """The state of some rows, in that order; what belongs to a sentence stays with it."""
-
-    def attention(self, state: Any) -> Float[Tensor, "N S"] | None:
-        """Where each row has looked in its last step, if the model attends to something."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +45,9 @@ class Beam:
             raise ConfigError(f"num_best must be at most size, {self.size}, got {self.num_best}.")
 
 
-class Hypothesis(NamedTuple):
-    """A sequence that a search has found.
-
-    tokens: its symbols, the end symbol not included.
-    score: what it is ranked by.
-    log_probability: of the sequence and its end, in nats.
-    attention: [n + 1, S] where the model looked at each symbol and the end; None unless asked for.
-    """
-
-    tokens: list[int]
-    score: float
-    log_probability: float
-    attention: Float[Tensor, "N S"] | None
-
-
 @torch.no_grad()
 def beam_search(
-    model: BeamModel,
+    model: SequenceModel,
     state: Any,
     first: Int[Tensor, " B"],
     end: int,
@@ -84,8 +58,9 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """The best sequences of each sentence, the best first.
 
-    A sentence is done when no hypothesis that still grows can be ranked before the worst of its `num_best` ended ones. A
-    hypothesis of the maximal length ends there. With a beam as large as the space the search is exhaustive.
+    A sentence is done when `size` hypotheses have ended, or no hypothesis that still grows can be ranked before the worst of
+    its `num_best` ended ones. A hypothesis of the maximal length ends there. With a beam as large as the space the search
+    is exhaustive.
 
     Args:
         model: takes steps.
@@ -108,7 +83,7 @@ class _Search:
 
     def __init__(
         self,
-        model: BeamModel,
+        model: SequenceModel,
         state: Any,
         first: Tensor,
         end: int,
@@ -129,22 +104,22 @@ class _Search:
         self.totals[:, 0] = 0.0
         self.tokens = torch.zeros((len(first), size, 0), dtype=torch.long, device=self.device)
         self.forbidden = torch.tensor(list(forbidden), dtype=torch.long, device=self.device)
+        self.num_ended = torch.zeros(len(first), dtype=torch.long, device=self.device)
+        self.best = torch.full((len(first), beam.num_best), -torch.inf, device=self.device)  # scores of ended ones
         self.keeps_attention, self.looks = keep_attention, list[Tensor]()
         self.covered: Tensor | None = None  # [B, K, S] attention that each source step has got
 
     def advance(self) -> None:
         """One symbol more for every hypothesis."""
         count, size = self.totals.shape
-        logits, self.state = self.model.step(self.last, self.state)
-        chances = logits.float().log_softmax(-1).view(count, size, -1)
-        self._forbid(chances)
+        choices, self.state = self.model.step(self.last, self.state)
         attention = self.model.attention(self.state)
         if attention is not None:
             self._look(attention.view(count, size, -1))
-        symbols = chances.shape[-1]
+        chances, symbols = self._allowed(choices)
         ways = (self.totals.unsqueeze(-1) + chances).flatten(1)
         values, places = ways.topk(min(2 * size, ways.shape[1]))  # at most `size` of them end, so that as many can grow
-        parents, symbol = places // symbols, places % symbols
+        parents, symbol = places // symbols.shape[-1], symbols.flatten(1).gather(1, places)
         ends = symbol == self.end
         self._take_ended(values[:, :size], parents, ends[:, :size])
         growing = values.masked_fill(ends, -torch.inf)
@@ -153,24 +128,29 @@ class _Search:
         kept = kept.clamp(max=values.shape[1] - 1)
         self._go_on(parents.gather(1, kept), symbol.gather(1, kept))
 
-    def _forbid(self, chances: Float[Tensor, "B K V"]) -> None:
-        chances[..., self.forbidden] = -torch.inf
-        if self.beam.no_repeat_ngram:
-            self._forbid_repetition(chances, self.beam.no_repeat_ngram)
-        full = (self.tokens.shape[-1] >= self.max_lengths).nonzero().squeeze(1)
-        if len(full):
-            ended = chances[full, :, self.end].clone()
+    def _allowed(self, choices: Choices) -> tuple[Float[Tensor, "B K C"], Int[Tensor, "B K C"]]:
+        """Log-probabilities and symbols of as many ways on of each hypothesis as can matter; -inf is no way."""
+        count, size = self.totals.shape
+        banned = torch.cat([self.forbidden.expand(count * size, -1), self._repetitions().flatten(0, 1)], -1)
+        chances, symbols = choices.likeliest(2 * size + banned.shape[-1])
+        if banned.shape[-1]:
+            is_banned = (symbols.unsqueeze(-1) == banned.unsqueeze(1)).any(-1)
+            chances = chances.masked_fill(is_banned, -torch.inf)
+        full = (self.tokens.shape[-1] >= self.max_lengths).repeat_interleave(size)
+        if full.any():
             chances[full] = -torch.inf
-            chances[full, :, self.end] = ended
+            chances[full, 0] = choices.log_probability(self.end)[full]
+            symbols[full, 0] = self.end
+        return chances.view(count, size, -1), symbols.view(count, size, -1)
 
-    def _forbid_repetition(self, chances: Float[Tensor, "B K V"], n: int) -> None:
-        length = self.tokens.shape[-1]
-        if length < n:
-            return
+    def _repetitions(self) -> Int[Tensor, "B K R"]:
+        """Symbols that would repeat an n-gram, of each hypothesis; -1 is none."""
+        n, length = self.beam.no_repeat_ngram, self.tokens.shape[-1]
+        if not n or length < n:
+            return self.tokens[..., :0]
         windows = self.tokens.unfold(-1, n, 1)  # [B, K, length - n + 1, n]
         recent = self.tokens[..., length - n + 1 :].unsqueeze(2)
-        b, k, place = (windows[..., :-1] == recent).all(-1).nonzero(as_tuple=True)
-        chances[b, k, windows[b, k, place, -1]] = -torch.inf
+        return windows[..., -1].masked_fill(~(windows[..., :-1] == recent).all(-1), -1)
 
     def _look(self, attention: Float[Tensor, "B K S"]) -> None:
         if self.beam.coverage_penalty:
@@ -187,23 +167,30 @@ class _Search:
 
     def _take_ended(self, values: Tensor, parents: Tensor, ends: Tensor) -> None:
         length = self.tokens.shape[-1] + 1
-        b, c = (ends & (values > -torch.inf)).nonzero(as_tuple=True)
+        ends = ends & (values > -torch.inf)
+        b, c = ends.nonzero(as_tuple=True)
         if not len(b):
             return
         k = parents[b, c]
         covered = None if self.covered is None else self.covered[b, k]
-        scores = self._rank(values[b, c], length, covered).tolist()
-        rows = zip(b.tolist(), k.tolist(), values[b, c].tolist(), scores, self.tokens[b, k].tolist(), strict=True)
+        ranks = self._rank(values[b, c], length, covered)
+        scores = torch.full_like(values, -torch.inf).index_put((b, c), ranks)
+        self.best = torch.cat([self.best, scores], -1).topk(self.beam.num_best).values
+        self.num_ended += ends.sum(-1)
+        rows = zip(
+            b.tolist(), k.tolist(), values[b, c].tolist(), ranks.tolist(), self.tokens[b, k].tolist(), strict=True
+        )
         for sentence, hypothesis, total, score, tokens in rows:
             looks = torch.stack([look[sentence, hypothesis] for look in self.looks]) if self.looks else None
             self.found[self.active[sentence]].append(Hypothesis(tokens, score, total, looks))
 
     def _go_on(self, parents: Int[Tensor, "B K"], symbols: Int[Tensor, "B K"]) -> None:
         """Moves to the hypotheses that grow, and lets go of the sentences that are done."""
-        count, size = parents.shape
-        alive = torch.tensor([b for b in range(count) if not self._is_done(b)], dtype=torch.long, device=self.device)
+        size = parents.shape[1]
+        alive = (~self._are_done()).nonzero().squeeze(1)
         parents = parents[alive]
         self.totals, self.max_lengths = self.totals[alive], self.max_lengths[alive]
+        self.num_ended, self.best = self.num_ended[alive], self.best[alive]
         self.tokens = torch.cat([self._follow(self.tokens, alive, parents), symbols[alive].unsqueeze(-1)], -1)
         self.looks = [self._follow(look, alive, parents) for look in self.looks]
         if self.covered is not None:
@@ -213,17 +200,12 @@ class _Search:
             self.state = self.model.select(self.state, (alive.unsqueeze(1) * size + parents).flatten())
             self.last = symbols[alive].flatten()
 
+    def _are_done(self) -> Tensor:
+        growing = self.totals[:, 0]
+        # a hypothesis that grows only gets less likely; no coverage is better than a full one
+        hope = self._rank(growing, self.max_lengths + 1, None)
+        return (growing == -torch.inf) | (self.num_ended >= self.beam.size) | (self.best[:, -1] >= hope)
+
     @staticmethod
     def _follow(tensor: Tensor, alive: Tensor, parents: Tensor) -> Tensor:
         return tensor[alive.unsqueeze(1), parents]
-
-    def _is_done(self, b: int) -> bool:
-        best = float(self.totals[b, 0])
-        if best == -float("inf"):
-            return True
-        ended = self.found[self.active[b]]
-        if len(ended) < self.beam.num_best:
-            return False
-        worst = sorted((one.score for one in ended), reverse=True)[self.beam.num_best - 1]
-        # a hypothesis that grows only gets less likely; no coverage is better than a full one
-        return worst >= float(self._rank(torch.tensor(best), int(self.max_lengths[b]) + 1, None))

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+import torch
+
 from unspool.errors import CheckpointError, ConfigError
-from unspool.search import Beam
+from unspool.search import Beam, Draws, Sampling
 from unspool.tasks.tagging import TrainedTagger
 from unspool.tasks.translation import TrainedTranslator
 
@@ -13,7 +15,9 @@ _TAGGING = {"n_best", "text", "skip_bad"}
 _BEAM = {"beam_size": "size", "n_best": "num_best"} | {
     f.name: f.name for f in fields(Beam) if "penalty" in f.name or "ngram" in f.name
 }
-_TRANSLATION = {*_BEAM, "scores", "attention"}
+_SAMPLING = {f.name for f in fields(Sampling)}
+_DRAWS = {*_SAMPLING, "seed"}
+_TRANSLATION = {*_BEAM, *_DRAWS, "scores", "attention"}
 
 
 def predict(model: Any, source: str, **options: Any) -> Iterator[str]:
@@ -37,6 +41,12 @@ def predict(model: Any, source: str, **options: Any) -> Iterator[str]:
         return model.predict_text(source) if is_text else model.predict_file(source, skip)
     if isinstance(model, TrainedTranslator):
         _refuse(options, _TRANSLATION, "translator")
+        if _DRAWS & options.keys():
+            _refuse(options, {*_DRAWS, "n_best", "scores"}, "translator that draws")
+            sampling = Sampling(**{name: options[name] for name in _SAMPLING & options.keys()})
+            generator = torch.Generator().manual_seed(options.get("seed", 0))
+            draws = Draws(sampling, options.get("n_best", 1), generator)
+            return model.predict(source, draws, bool(options.get("scores")))
         chosen = {field: options[name] for name, field in _BEAM.items() if name in options}
         if "size" not in chosen:
             chosen["size"] = max(Beam.size, chosen.get("num_best", 1))

@@ -83,8 +83,9 @@ class LearningRate:
 class WeightAverage:
     """An average of the weights over updates.
 
-    Exponential (Polyak averaging with a memory), or the plain mean from the moment that validation stands still, as in
-    NT-ASGD (Merity et al. 2017, arXiv 1708.02182, section 3).
+    Exponential (Polyak averaging with a memory); or the plain mean from the moment that validation stands still, as in
+    NT-ASGD (Merity et al. 2017, arXiv 1708.02182, section 3); or the mean of the weights at the last few validations, known
+    as checkpoint averaging.
     """
 
     def __init__(self, model: nn.Module, settings: TrainingSettings):
@@ -94,6 +95,7 @@ class WeightAverage:
         self.started = settings.average == "ema"
         self.tensors: dict[str, Tensor] = {}
         self.history: list[float] = []
+        self.snapshots: list[dict[str, Tensor]] = []  # checkpoints: the weights at the last validations
 
     @torch.no_grad()
     def update(self) -> None:
@@ -109,6 +111,17 @@ class WeightAverage:
             share = max(1 - self.settings.ema_decay, 9 / (10 + self.count))
         for name, parameter in self.parameters.items():
             self.tensors[name].lerp_(parameter, share)
+
+    @torch.no_grad()
+    def before_validation(self) -> None:
+        """Takes the weights into the mean of those at the last `average_checkpoints` validations."""
+        if self.settings.average != "checkpoints":
+            return
+        self.snapshots.append({name: p.detach().clone() for name, p in self.parameters.items()})
+        self.snapshots = self.snapshots[-self.settings.average_checkpoints :]
+        self.tensors = {
+            name: torch.stack([snapshot[name] for snapshot in self.snapshots]).mean(0) for name in self.parameters
+        }
 
     def after_validation(self, value: float) -> None:
         """Begins a plain mean when validation was better `asgd_patience` validations ago."""
@@ -127,14 +140,27 @@ class WeightAverage:
                 parameter.copy_(self.tensors[name])
                 self.tensors[name].copy_(held)
 
+    def all_tensors(self) -> dict[str, Tensor]:
+        """All tensors that have to be saved."""
+        snapshots = enumerate(self.snapshots)
+        return {f"mean/{name}": t for name, t in self.tensors.items()} | {
+            f"{place}/{name}": t for place, snapshot in snapshots for name, t in snapshot.items()
+        }
+
     def values(self) -> dict[str, Any]:
         """What has to be saved beside the tensors."""
-        return {"count": self.count, "started": self.started, "history": self.history}
+        return {"count": self.count, "started": self.started, "history": self.history, "kept": len(self.snapshots)}
 
     def restore(self, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Puts back what `values` and `tensors` gave."""
+        """Puts back what `values` and `all_tensors` gave."""
         self.count, self.started, self.history = values["count"], values["started"], values["history"]
-        self.tensors = {name: tensor.clone().to(self.parameters[name].device) for name, tensor in tensors.items()}
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            held = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            return {name: tensor.clone().to(self.parameters[name].device) for name, tensor in held.items()}
+
+        self.tensors = part("mean/")
+        self.snapshots = [part(f"{place}/") for place in range(values["kept"])]
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:

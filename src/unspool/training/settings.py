@@ -7,7 +7,7 @@ from unspool.config import check_choices, require, setting
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "plateau")
 PRECISIONS = ("float32", "bfloat16")
-AVERAGES = ("none", "ema", "asgd")
+AVERAGES = ("none", "ema", "asgd", "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class TrainingSettings:
     average: str = setting("ema", "of weights, used for validation and as the result", AVERAGES)
     ema_decay: float = setting(0.998, "ema: share of the average that each update keeps")
     asgd_patience: int = setting(5, "asgd: averaging begins when validation was better so many validations ago")
+    average_checkpoints: int = setting(5, "checkpoints: the mean of the weights at so many last validations")
     patience: int = setting(0, "stop after so many validations without improvement; 0: never")
     validations_per_epoch: int = setting(1, "how often to validate")
     nonfinite_limit: int = setting(10, "stop when so many updates in a row had a loss or gradient that is not finite")
@@ -44,7 +45,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("validations_per_epoch", "nonfinite_limit", "report_steps"):
+        for name in ("validations_per_epoch", "nonfinite_limit", "report_steps", "average_checkpoints"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("epochs", "max_steps", "warmup_steps", "patience", "weight_decay", "momentum", "gradient_clip", "threads",
                      "checkpoint_seconds", "plateau_patience", "asgd_patience", "seed"):  # fmt: skip

@@ -153,7 +153,7 @@ class Trainer:
         """Writes the whole training state."""
         tensors = {f"model/{name}": t for name, t in parameters_of(self.model).items()}
         tensors |= {f"optimizer/{name}": t for name, t in optimizer_tensors(self.optimizer, self.model).items()}
-        tensors |= {f"average/{name}": t for name, t in self.average.tensors.items()}
+        tensors |= {f"average/{name}": t for name, t in self.average.all_tensors().items()}
         if self.state is not None:
             tensors |= {f"state/{place}": t.clone() for place, t in enumerate(state_tensors(self.state))}
         tensors["random"] = torch.get_rng_state()
@@ -245,6 +245,7 @@ class Trainer:
 
     def _validate(self) -> None:
         counters, settings = self.counters, self.settings
+        self.average.before_validation()
         self.average.swap()
         values = self.task.validate(self.model)
         if values is None:

@@ -1,4 +1,4 @@
-// Binding of the softmax with its cross-entropy; the door that checks shapes and targets is in Python.
+// Bindings of the softmax of a linear map: its cross-entropy and its likeliest symbols; the doors that check are in Python.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -46,12 +46,35 @@ double linear_cross_entropy(Dense<const float, 2> x, Dense<const float, 2> weigh
   return chosen.linear_cross_entropy(a);
 }
 
+void likeliest(Dense<const float, 2> x, Dense<const float, 2> weight, std::optional<Dense<const float, 1>> bias,
+               int64_t count, int threads, Dense<float, 2> values, Dense<int64_t, 2> symbols,
+               Dense<float, 1> log_partition) {
+  const LikeliestArguments a{
+      .N = int64_t(x.shape(0)),
+      .D = int64_t(x.shape(1)),
+      .V = int64_t(weight.shape(0)),
+      .count = count,
+      .threads = threads,
+      .x = x.data(),
+      .weight = weight.data(),
+      .bias = pointer(bias),
+      .values = values.data(),
+      .symbols = symbols.data(),
+      .log_partition = log_partition.data(),
+  };
+  const Engine& chosen = engine();
+  nb::gil_scoped_release unlocked;
+  chosen.likeliest(a);
+}
+
 }  // namespace
 
 void bind_cross_entropy(nb::module_& m) {
   m.def("linear_cross_entropy", &linear_cross_entropy, "x"_a, "weight"_a, "bias"_a.none(), "targets"_a,
         "ignore_index"_a, "narrow"_a, "threads"_a, "grad_x"_a.none(), "grad_weight"_a.none(), "grad_bias"_a.none(),
         "The sum of nats; writes the gradients that have a place to go to.");
+  m.def("likeliest", &likeliest, "x"_a, "weight"_a, "bias"_a.none(), "count"_a, "threads"_a, "values"_a, "symbols"_a,
+        "log_partition"_a, "Writes the likeliest symbols of each row with their log-probabilities.");
 }
 
 }  // namespace unspool

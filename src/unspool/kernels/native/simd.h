@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -53,6 +53,19 @@ UNSPOOL_INLINE vu as_bits(vf x) { return reinterpret_cast<vu>(x); }
 
 // a where the mask is all ones, b where it is zero; masks come from comparisons of vectors.
 UNSPOOL_INLINE vf select(vi mask, vf a, vf b) { return mask ? a : b; }
+
+// Whether a mask has a lane that is all ones.
+UNSPOOL_INLINE bool any(vi mask) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps((__m256)mask) != 0;
+#else
+  int32_t found = 0;
+  for (int i = 0; i < W; ++i) found |= mask[i];
+  return found != 0;
+#endif
+}
 
 UNSPOOL_INLINE float sum_lanes(vf v) {  // in a fixed order, halves first
   float lanes[W];

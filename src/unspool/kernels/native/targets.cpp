@@ -14,6 +14,7 @@ constinit const Engine engine = {
     .scan_backward = scan_backward,
     .scan_split = scan_split,
     .linear_cross_entropy = linear_cross_entropy,
+    .likeliest = likeliest,
     .linear_scan_forward = linear_scan_forward,
     .linear_scan_backward = linear_scan_backward,
     .linear_scan_split = linear_scan_split,

@@ -5,6 +5,7 @@
 
 #include "cross_entropy_arguments.h"
 #include "encoded.h"
+#include "likeliest_arguments.h"
 #include "linear_scan_arguments.h"
 #include "scan_arguments.h"
 #include "stream_arguments.h"
@@ -18,6 +19,7 @@ struct Engine {
   void (*scan_backward)(const ScanArguments&, const ScanGradients&, const EncodedProgram&);
   ScanSplit (*scan_split)(const ScanArguments&, double real_rows);  // looks at the sizes alone
   double (*linear_cross_entropy)(const CrossEntropyArguments&);  // the sum of nats
+  void (*likeliest)(const LikeliestArguments&);
   void (*linear_scan_forward)(const LinearScanArguments&);
   void (*linear_scan_backward)(const LinearScanArguments&, const LinearScanGradients&);
   LinearSplit (*linear_scan_split)(const LinearScanArguments&);  // looks at the sizes alone
@@ -36,6 +38,7 @@ void scan_forward(const ScanArguments&, const EncodedProgram&);                 
 void scan_backward(const ScanArguments&, const ScanGradients&, const EncodedProgram&);  // gated_scan_backward.cpp
 ScanSplit scan_split(const ScanArguments&, double real_rows);                           // gated_scan.cpp
 double linear_cross_entropy(const CrossEntropyArguments&);                              // cross_entropy.cpp
+void likeliest(const LikeliestArguments&);                                              // likeliest.cpp
 void linear_scan_forward(const LinearScanArguments&);                                   // linear_scan.cpp
 void linear_scan_backward(const LinearScanArguments&, const LinearScanGradients&);
 LinearSplit linear_scan_split(const LinearScanArguments&);

@@ -14,13 +14,14 @@ from unspool.data import TextSource, Tokenizer, build_tokenizer
 from unspool.data.buckets import Buckets
 from unspool.errors import CheckpointError, DataError
 from unspool.models.seq2seq import BEGIN, END, UNKNOWN, Seq2Seq, Translating
-from unspool.search import Beam, Hypothesis, beam_search
+from unspool.search import Beam, Draws, Hypothesis, beam_search, sample_sequences
 from unspool.tasks.base import BatchSource, Reading, Task
 from unspool.tasks.translation.pairs import PairBatches, Pairs, make_batch, read_pairs, source_batch
 from unspool.tasks.translation.scores import bleu_and_chrf, bleu_by_length
 from unspool.tasks.translation.settings import TranslationData, TranslatorSettings, is_table
 from unspool.tasks.translation.symbols import Symbols, read_symbols, write_symbols
 from unspool.tasks.translation.trained import TrainedTranslator
+from unspool.types import Int, Tensor
 
 _FILE = "symbols.json"
 _AT_ONCE = 1500  # source symbols translated side by side, padding included
@@ -147,29 +148,42 @@ class Translation(Task):
     def predictor(self, model: Seq2Seq) -> TrainedTranslator:
         return TrainedTranslator(self, model)
 
-    @torch.no_grad()
     def translate(
-        self, model: Seq2Seq, lines: Sequence[str], beam: Beam, keep_attention: bool = False
+        self, model: Seq2Seq, lines: Sequence[str], how: Beam | Draws, keep_attention: bool = False
     ) -> list[list[tuple[str, Hypothesis]]]:
         """For each line its best translations with what the search says of them; an empty line stays empty."""
         encoded = [self.source.encode(line.strip()) for line in lines]
-        nothing = [("", Hypothesis([], 0.0, 0.0, None))]
-        found = [nothing for _ in lines]
-        full = [place for place, row in enumerate(encoded) if row]
-        buckets = Buckets([len(encoded[place]) + 1 for place in full], _AT_ONCE)
-        device = model.bias.device
-        model.eval()
-        for index in range(len(buckets)):
-            rows = [full[row] for row in buckets.rows(0, index)]
-            source, lengths = (tensor.to(device) for tensor in source_batch([encoded[row] for row in rows]))
-            work = Translating(model, source, lengths)
-            first, longest = torch.full_like(lengths, BEGIN), 2 * lengths + 10
-            best = beam_search(
-                work, work.start, first, END, longest, beam, self.target.never, keep_attention or self._replaces
-            )
+        found = [[("", Hypothesis([], 0.0, 0.0, None))] for _ in lines]
+        for rows, source, lengths in self.batches(encoded):
+            best = self.search(model, source, lengths, how, keep_attention or self._replaces)
             for row, hypotheses in zip(rows, best, strict=True):
                 found[row] = [(self._text(one, lines[row]), one) for one in hypotheses]
         return found
+
+    def batches(self, encoded: Sequence[list[int]]) -> list[tuple[list[int], Int[Tensor, "S B"], Int[Tensor, " B"]]]:
+        """Sources of like length side by side: their places, the sources and their lengths; empty ones are left out."""
+        full = [place for place, row in enumerate(encoded) if row]
+        buckets = Buckets([len(encoded[place]) + 1 for place in full], _AT_ONCE)
+        groups = [[full[row] for row in buckets.rows(0, index)] for index in range(len(buckets))]
+        return [(rows, *source_batch([encoded[row] for row in rows])) for rows in groups]
+
+    @torch.no_grad()
+    def search(
+        self,
+        model: Seq2Seq,
+        source: Int[Tensor, "S B"],
+        lengths: Int[Tensor, " B"],
+        how: Beam | Draws,
+        keep_attention: bool = False,
+    ) -> list[list[Hypothesis]]:
+        """The hypotheses of each of some sources side by side, the best first; draws keep no attention."""
+        model.eval()
+        lengths = lengths.to(model.bias.device)
+        work = Translating(model, source.to(lengths.device), lengths)
+        first, longest = torch.full_like(lengths, BEGIN), 2 * lengths + 10
+        if isinstance(how, Draws):
+            return sample_sequences(work, work.start, first, END, longest, how, self.target.never)
+        return beam_search(work, work.start, first, END, longest, how, self.target.never, keep_attention)
 
     @property
     def _replaces(self) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unspool.files import in_portions, read_lines, write_whole
-from unspool.search import Beam, Hypothesis
+from unspool.search import Beam, Draws, Hypothesis
 from unspool.tasks.translation.report import alignment_page
 from unspool.tasks.translation.symbols import Symbols
 
@@ -21,7 +21,7 @@ class _Lines(Protocol):
     target: Symbols
 
     def translate(
-        self, model: Any, lines: Sequence[str], beam: Beam, keep_attention: bool = False
+        self, model: Any, lines: Sequence[str], how: Beam | Draws, keep_attention: bool = False
     ) -> list[list[tuple[str, Hypothesis]]]: ...
 
     def evaluate(self, model: Any, data: str, beam: Beam = Beam()) -> dict[str, Any]: ...
@@ -38,22 +38,22 @@ class TrainedTranslator:
     def __init__(self, task: _Lines, model: Any):
         self.task, self.model = task, model.eval()
 
-    def translate(self, line: str, beam: Beam = Beam()) -> str:
+    def translate(self, line: str, how: Beam | Draws = Beam()) -> str:
         """The best translation of a sentence."""
-        return self.task.translate(self.model, [line], beam)[0][0][0]
+        return self.task.translate(self.model, [line], how)[0][0][0]
 
-    def hypotheses(self, line: str, beam: Beam) -> list[tuple[str, float]]:
-        """The `beam.num_best` best translations of a sentence, the best first, with their log-probabilities in nats."""
-        return [(text, one.log_probability) for text, one in self.task.translate(self.model, [line], beam)[0]]
+    def hypotheses(self, line: str, how: Beam | Draws) -> list[tuple[str, float]]:
+        """The `how.num_best` best translations of a sentence, the best first, with their log-probabilities in nats."""
+        return [(text, one.log_probability) for text, one in self.task.translate(self.model, [line], how)[0]]
 
     def predict(
-        self, source: str, beam: Beam = Beam(), scores: bool = False, attention: Path | None = None
+        self, source: str, how: Beam | Draws = Beam(), scores: bool = False, attention: Path | None = None
     ) -> Iterator[str]:
         """A line of text for each line of a file; with n-best or scores a line of JSON.
 
         Args:
             source: a file, or ``-``.
-            beam: how to search.
+            how: to search, or to draw.
             scores: give scores too.
             attention: where to write a page that shows where the model looked, for the first 200 lines.
 
@@ -62,7 +62,7 @@ class TrainedTranslator:
         """
         shown: list[tuple[list[str], list[str], Any]] = []
         for lines in in_portions(read_lines(source), _AT_ONCE):
-            found = self.task.translate(self.model, lines, beam, attention is not None)
+            found = self.task.translate(self.model, lines, how, attention is not None)
             for line, ways in zip(lines, found, strict=True):
                 best = ways[0][1]
                 if attention and best.attention is not None and len(shown) < _SHOWN:
@@ -70,7 +70,7 @@ class TrainedTranslator:
                     shown.append(
                         (pieces, [*self.task.target.pieces(best.tokens), "end"], best.attention[:, : len(pieces)])
                     )
-                yield _line(ways, scores or beam.num_best > 1)
+                yield _line(ways, scores or how.num_best > 1)
         if attention:
             write_whole(attention, iter([alignment_page(source, shown).encode()]))
 

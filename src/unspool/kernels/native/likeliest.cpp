@@ -1,0 +1,10 @@
+// Compiled once per target: the likeliest symbols of a linear map's softmax.
+#include "likeliest.h"
+
+#include "targets.h"
+
+namespace unspool::UNSPOOL_TARGET {
+
+void likeliest(const LikeliestArguments& a) { likeliest_of(a); }
+
+}  // namespace unspool::UNSPOOL_TARGET
