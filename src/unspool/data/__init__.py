@@ -1,7 +1,7 @@
 """Reading the user's files: text sources, tokenizers with their vocabularies, token files, batches."""
 
 from unspool.data.batching import StreamBatch, StreamBatches
-from unspool.data.text import TextSource, open_text
+from unspool.data.text import Lines, TextSource, open_text
 from unspool.data.token_file import TokenFile, write_tokens
 from unspool.data.tokenizers import (
     UNITS,
@@ -20,6 +20,7 @@ __all__ = [
     "BPETokenizer",
     "ByteTokenizer",
     "CharacterTokenizer",
+    "Lines",
     "StreamBatch",
     "StreamBatches",
     "TextSource",

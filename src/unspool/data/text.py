@@ -4,7 +4,7 @@ import codecs
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +34,21 @@ class TextSource(ABC):
     def between(self, first: int, last: int) -> "TextSource":
         """The characters first..last as a source of its own."""
         return _Slice(self, first, last)
+
+
+class Lines(TextSource):
+    """Lines as a text to learn a vocabulary from.
+
+    Args:
+        lines: without their ends.
+    """
+
+    def __init__(self, lines: Sequence[str]):
+        self.lines = lines
+
+    def pieces(self) -> Iterator[str]:
+        """Each line."""
+        return iter(self.lines)
 
 
 def open_text(name: str) -> TextSource:

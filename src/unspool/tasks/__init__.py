@@ -4,11 +4,12 @@ from unspool.tasks.base import BatchSource, Reading, Task
 from unspool.tasks.checked import Checked
 from unspool.tasks.language_modeling import LanguageModeling
 from unspool.tasks.prediction import predict
+from unspool.tasks.speech import Listening, Speech, TrainedRecognizer, check_recordings
 from unspool.tasks.tagging import Tagging, TrainedTagger, check_files
 from unspool.tasks.trained_language_model import TrainedLanguageModel
 from unspool.tasks.translation import TrainedTranslator, Translation, check_pairs
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (LanguageModeling, Tagging, Translation)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (LanguageModeling, Tagging, Translation, Speech)}
 """Tasks by name."""
 
 __all__ = [
@@ -16,14 +17,18 @@ __all__ = [
     "BatchSource",
     "Checked",
     "LanguageModeling",
+    "Listening",
     "Reading",
+    "Speech",
     "Tagging",
     "Task",
     "TrainedLanguageModel",
+    "TrainedRecognizer",
     "TrainedTagger",
     "TrainedTranslator",
     "Translation",
     "check_files",
     "check_pairs",
+    "check_recordings",
     "predict",
 ]

@@ -1,6 +1,6 @@
 """From a file to predictions, for every task that has some: each model takes the options that mean something to it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -8,6 +8,8 @@ import torch
 
 from unspool.errors import CheckpointError, ConfigError
 from unspool.search import Beam, Draws, Sampling
+from unspool.search.ctc import PrefixBeam
+from unspool.tasks.speech import Listening, TrainedRecognizer
 from unspool.tasks.tagging import TrainedTagger
 from unspool.tasks.translation import TrainedTranslator
 
@@ -20,12 +22,24 @@ _DRAWS = {*_SAMPLING, "seed"}
 _TRANSLATION = {*_BEAM, *_DRAWS, "scores", "attention"}
 
 
-def predict(model: Any, source: str, **options: Any) -> Iterator[str]:
-    """The predictions of a trained model on a file, piece by piece.
+_LISTENING = {f.name for f in fields(Listening)} - {"beam"}
+_BEAM_OF_PREFIXES = {"beam_size": "size", "symbol_bonus": "symbol_bonus"}
+_SPEECH = {*_LISTENING, *_BEAM_OF_PREFIXES, "format", "raw_rate", "skip_bad"}
+
+
+def listening(options: Mapping[str, Any]) -> Listening:
+    """How a recogniser searches, from what the command line names."""
+    chosen = {name: options[name] for name in _LISTENING & options.keys()}
+    beam = {field: options[name] for name, field in _BEAM_OF_PREFIXES.items() if name in options}
+    return Listening(PrefixBeam(**beam) if beam else None, **chosen)
+
+
+def predict(model: Any, sources: Sequence[str], **options: Any) -> Iterator[str]:
+    """The predictions of a trained model on files, piece by piece.
 
     Args:
         model: what `unspool.load` gave.
-        source: a file, or ``-`` for standard input.
+        sources: files, or ``-`` for standard input; one, but for a recogniser.
         options: as the command line names them; only those that were given.
 
     Raises:
@@ -33,6 +47,14 @@ def predict(model: Any, source: str, **options: Any) -> Iterator[str]:
         ConfigError: an option means nothing to this model, or has a wrong value.
         DataError: the file cannot be read.
     """
+    if isinstance(model, TrainedRecognizer):
+        _refuse(options, _SPEECH, "recogniser")
+        own = {new: options[name] for name, new in (("format", "form"), ("raw_rate", "raw_rate"), ("skip_bad", "skip_bad"))
+               if name in options}  # fmt: skip
+        return model.predict(sources, listening=listening(options), **own)
+    if len(sources) > 1:
+        raise ConfigError(f"predict: expected one file, got {len(sources)}; only a recogniser takes several.")
+    (source,) = sources
     if isinstance(model, TrainedTagger):
         _refuse(options, _TAGGING, "tagger")
         skip, is_text = bool(options.get("skip_bad")), bool(options.get("text"))

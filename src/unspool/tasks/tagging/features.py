@@ -1,6 +1,5 @@
 """Features of words that come from elsewhere: vectors of a file, states of character language models."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from itertools import accumulate
@@ -11,18 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unspool.config import settings_from_dict
 from unspool.data.buckets import Buckets
 from unspool.data.vectors import WordVectors, read_vectors
-from unspool.errors import CheckpointError, ConfigError, DataError
+from unspool.errors import CheckpointError, DataError
 from unspool.files import flush
 from unspool.models.contextual import CharacterContext
-from unspool.tasks.language_modeling import LanguageModeling
-from unspool.tensor_file import load_tensors, restore_parameters
+from unspool.tasks.character_model import KEPT, read_character_model
 from unspool.types import Float
 
 _VECTORS, _MODELS = "vectors.npy", "language-models"
-_KEPT = ("model.json", "tokenizer.json", "weights.safetensors")  # of a language model's folder
 _WORDS_AT_ONCE = 4000
 
 
@@ -61,9 +57,9 @@ class WordFeatures:
             read_vectors(Path(vectors), limit).save(folder / _VECTORS)
         sources = [Path(name.strip()) for name in language_models.split(",") if name.strip()]
         for number, source in enumerate(sources):
-            _context(source)  # refused before it is copied
+            read_character_model(source)  # refused before it is copied
             (folder / _MODELS / str(number)).mkdir(parents=True)
-            for name in _KEPT:
+            for name in KEPT:
                 shutil.copyfile(source / name, folder / _MODELS / str(number) / name)
         return cls.load(folder)
 
@@ -78,7 +74,7 @@ class WordFeatures:
             vectors = WordVectors.load(folder / _VECTORS) if (folder / _VECTORS).exists() else None
         except (OSError, ValueError, EOFError) as error:
             raise CheckpointError(f"{folder / _VECTORS}: cannot be read ({error}); the model is damaged.") from error
-        return cls(vectors, [_context(model) for model in sorted((folder / _MODELS).glob("*"))])
+        return cls(vectors, [read_character_model(model) for model in sorted((folder / _MODELS).glob("*"))])
 
     def __call__(self, sentences: Sequence[Sequence[str]]) -> Float[Tensor, "T B F"] | None:
         """Features of the words of sentences side by side, rounded to half precision; None where there are none."""
@@ -114,24 +110,3 @@ def side_by_side(table: np.ndarray, begins: Sequence[int], lengths: Sequence[int
     for b, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
         found[:length, b] = table[begin : begin + length]
     return torch.from_numpy(found)
-
-
-def _context(folder: Path) -> CharacterContext:
-    """A trained character language model from its folder."""
-    try:
-        card = json.loads((folder / _KEPT[0]).read_text(encoding="utf-8"))
-        if card["task"] != LanguageModeling.name:
-            raise CheckpointError(f"{folder}: holds a model for {card['task']}, expected one for language-modeling.")
-        sections = {name: card["settings"].get(name, {}) for name in LanguageModeling.sections}
-        settings = settings_from_dict(LanguageModeling.sections, sections, str(folder / _KEPT[0]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
-        raise CheckpointError(f"{folder}: not a folder of a language model ({error}).") from error
-    task = LanguageModeling.restore(settings, folder)
-    if task.tokenizer.unit not in ("character", "byte"):
-        raise ConfigError(
-            f"{folder}: a language model of {task.unit}; as features of words only one of characters or bytes will do."
-        )
-    model = task.build_model()
-    weights = folder / _KEPT[2]
-    restore_parameters(model, load_tensors(weights).tensors, str(weights))
-    return CharacterContext(model, task.tokenizer, task.is_backward)

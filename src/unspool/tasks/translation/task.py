@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from unspool.data import TextSource, Tokenizer, build_tokenizer
+from unspool.data import Lines, Tokenizer, build_tokenizer
 from unspool.data.buckets import Buckets
 from unspool.errors import CheckpointError, DataError
 from unspool.models.seq2seq import BEGIN, END, UNKNOWN, Seq2Seq, Translating
@@ -240,16 +240,5 @@ def _named_pairs(data: str) -> list[tuple[str, str]]:
     return read_pairs(source, target)
 
 
-class _Lines(TextSource):
-    """Lines as a text to learn a vocabulary from."""
-
-    def __init__(self, lines: Sequence[str]):
-        self.lines = lines
-
-    def pieces(self) -> Any:
-        """Each line."""
-        return iter(self.lines)
-
-
 def _tokenizer(data: TranslationData, lines: Sequence[str]) -> Tokenizer:
-    return build_tokenizer(data.unit, _Lines(lines), data.vocabulary_size, 1 if data.unit == "bpe" else data.min_count)
+    return build_tokenizer(data.unit, Lines(lines), data.vocabulary_size, 1 if data.unit == "bpe" else data.min_count)

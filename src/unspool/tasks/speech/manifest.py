@@ -1,0 +1,193 @@
+"""Lists of recordings with what is said in them: JSON lines, tables, Kaldi folders, and features computed elsewhere."""
+
+import csv
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+
+from unspool.data.audio import read_audio
+from unspool.errors import DataError
+from unspool.files import read_lines
+from unspool.tasks.speech.features import FeatureSettings, add_deltas
+
+_WHO = ("utterance", "id")
+
+
+class Utterance(NamedTuple):
+    """One recording, or a part of one, and its text.
+
+    where: file and line that name it.  name: for people.  text: what is said.  path: of the sound, or of the features.
+    begin, end: the part in seconds; end None: to the end.  key: of features within their file; empty for sound.
+    """
+
+    where: str
+    name: str
+    text: str
+    path: Path
+    begin: float = 0.0
+    end: float | None = None
+    key: str = ""
+
+    def read(self, settings: FeatureSettings) -> np.ndarray:
+        """Samples [N], or features [T, F], float32.
+
+        Raises:
+            DataError: it cannot be read; says where it is named.
+        """
+        try:
+            if not self.key:
+                return read_audio(self.path, settings.sample_rate, self.begin, self.end)
+            frames = _features(self.path, self.key)
+            return add_deltas(frames, settings.deltas)
+        except DataError as error:
+            raise DataError(f"{self.where}: {error}") from None
+
+
+def read_utterances(source: str) -> list[Utterance]:
+    """The recordings that a list names; paths are relative to the list's folder.
+
+    Raises:
+        DataError: the list is missing or malformed.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = list(_kaldi(path))
+    elif source.endswith(".npz"):
+        found = list(_arrays(path))
+    elif source.removesuffix(".gz").endswith((".jsonl", ".json")):
+        found = list(_json_lines(path))
+    elif source.removesuffix(".gz").endswith((".tsv", ".csv")):
+        found = [_sound(row, where, path.parent) for where, row in _table(path)]
+    else:
+        raise DataError(f"{source}: expected .jsonl, .tsv, .csv, .npz or a Kaldi folder.")
+    if not found:
+        raise DataError(f"{source}: names no recordings.")
+    return found
+
+
+def _json_lines(path: Path) -> Iterator[Utterance]:
+    for number, line in enumerate(read_lines(str(path)), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: not JSON ({error.msg}).") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: expected an object with audio_filepath and text.")
+        yield _sound(row, where, path.parent)
+
+
+def _sound(row: dict[str, object], where: str, folder: Path) -> Utterance:
+    name, text = row.get("audio_filepath", row.get("path")), row.get("text")
+    if not isinstance(name, str) or not name or not isinstance(text, str):
+        found = ", ".join(str(key) for key in row) or "nothing"
+        raise DataError(f"{where}: expected audio_filepath and text, both as text; found {found}.")
+    begin, length = (_seconds(row.get(key), where, key) for key in ("offset", "duration"))
+    # a duration beside an offset cuts a part out; alone it is what somebody has measured
+    end = begin + length if begin is not None and length is not None else None
+    return Utterance(where, name, text, folder / name, begin or 0.0, end)
+
+
+def _seconds(value: object, where: str, key: str) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        seconds = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise DataError(f"{where}: {key} must be seconds, at least 0, got {value!r}.")
+    return seconds
+
+
+def _table(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    is_csv = str(path).removesuffix(".gz").endswith(".csv")
+    lines = read_lines(str(path))
+    rows = csv.reader(lines) if is_csv else (line.split("\t") for line in lines)
+    head = [name.strip() for name in next(rows, [])]
+    for number, row in enumerate(rows, start=2):
+        if not any(row):
+            continue
+        if len(row) != len(head):
+            raise DataError(f"{path}:{number}: {len(row)} columns, the first line names {len(head)}.")
+        yield f"{path}:{number}", dict(zip(head, row, strict=True))
+
+
+def _arrays(path: Path) -> Iterator[Utterance]:
+    known = _keys(path)
+    table = path.with_suffix(".tsv")
+    if not table.exists():
+        raise DataError(f"{path}: expected {table.name} beside it, with the columns utterance and text.")
+    for where, row in _table(table):
+        name, text = next((row[key] for key in _WHO if key in row), None), row.get("text")
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise DataError(f"{where}: expected the columns utterance and text, found {', '.join(row)}.")
+        if name not in known:
+            raise DataError(f"{where}: {path.name} has no features of {name!r}.")
+        yield Utterance(where, name, text, path, key=name)
+
+
+def _kaldi(folder: Path) -> Iterator[Utterance]:
+    """wav.scp (recording, path), text (utterance, words), segments (utterance, recording, begin, end) where there are."""
+
+    def pairs(name: str) -> dict[str, tuple[str, str]]:
+        found = {}
+        for number, line in enumerate(read_lines(str(folder / name)), start=1):
+            key, _, rest = line.strip().partition(" ")
+            if key:
+                found[key] = f"{folder / name}:{number}", rest.strip()
+        return found
+
+    recordings, texts = pairs("wav.scp"), pairs("text")
+    for key, (where, path) in recordings.items():
+        if path.endswith("|"):
+            raise DataError(f"{where}: {key} is a command, which is not run; write a sound file and name that.")
+    if not (folder / "segments").exists():
+        for key, (where, text) in texts.items():
+            if key not in recordings:
+                raise DataError(f"{where}: wav.scp has no recording {key!r}.")
+            yield Utterance(where, key, text, folder / recordings[key][1])
+        return
+    for key, (where, rest) in pairs("segments").items():
+        fields = rest.split()
+        if len(fields) != 3 or fields[0] not in recordings or key not in texts:
+            raise DataError(f"{where}: expected utterance, recording, begin and end, known to wav.scp and text.")
+        begin, end = (_seconds(value, where, name) for value, name in zip(fields[1:], ("begin", "end"), strict=True))
+        yield Utterance(where, key, texts[key][1], folder / recordings[fields[0]][1], begin or 0.0, end)
+
+
+def _npz(path: Path) -> "np.lib.npyio.NpzFile":
+    if not path.is_file():
+        raise DataError(f"{path}: no such file.")
+    return _open_npz(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _open_npz(path: Path, changed: int) -> "np.lib.npyio.NpzFile":
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, BadZipFile) as error:
+        raise DataError(f"{path}: is no .npz file that can be read ({error}).") from None
+
+
+def _keys(path: Path) -> set[str]:
+    return set(_npz(path).files)
+
+
+def _features(path: Path, key: str) -> np.ndarray:
+    try:
+        frames = np.asarray(_npz(path)[key], np.float32)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise DataError(f"{path}: {key} cannot be read ({error}).") from None
+    if frames.ndim != 2 or not len(frames):
+        raise DataError(f"{path}: {key} must be [frames, features], at least one frame, got {list(frames.shape)}.")
+    if not np.isfinite(frames).all():
+        raise DataError(f"{path}: {key} has features that are no numbers.")
+    return frames

@@ -1,0 +1,103 @@
+"""What a user says of a speech recogniser: its recordings and its network."""
+
+from dataclasses import dataclass
+
+from unspool.cells import Cell
+from unspool.config import check_choices, require, setting
+from unspool.errors import ConfigError
+from unspool.tasks.cells import check_cell, open_cell
+
+
+@dataclass(frozen=True)
+class SpeechData:
+    """Which recordings, and how they are read."""
+
+    train: str = setting(
+        "", "training recordings: .jsonl, .tsv, .csv, a Kaldi folder, or .npz of features beside a .tsv"
+    )
+    dev: str = setting("", "validation recordings; empty: none")
+    unit: str = setting("character", "what the recogniser writes", ("character", "bpe"))
+    vocabulary_size: int = setting(0, "bpe: pieces, at least 256")
+    longest_seconds: float = setting(30.0, "longer recordings are left out of training, and named")
+    batch_seconds: float = setting(160.0, "seconds of a batch, padding included")
+    skip_bad: bool = setting(False, "leave unreadable recordings out, and name them, instead of stopping")
+    speeds: str = setting("1", "training: one of these speeds each time, as 0.9,1,1.1; of sound, not of features")
+    gain_db: float = setting(0.0, "training: louder or softer by up to so many decibels")
+    noise: str = setting("", "training: folder of sounds to mix in; empty: white noise, where noise_snr asks for noise")
+    noise_snr: str = setting("", "training: signal over noise in decibels, as 5-20, for half of the recordings")
+    feature_masks: int = setting(2, "SpecAugment: bands of features hidden in training")
+    feature_mask_width: int = setting(8, "SpecAugment: widest band")
+    time_masks: int = setting(2, "SpecAugment: stretches of time hidden in training")
+    time_mask_seconds: float = setting(0.3, "SpecAugment: longest stretch, and never more than a fifth of a recording")
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        require(bool(self.train), "train", self.train, "a manifest, a Kaldi folder or an .npz file")
+        for name in ("longest_seconds", "batch_seconds"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        for name in ("gain_db", "feature_masks", "feature_mask_width", "time_masks", "time_mask_seconds"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require(all(0.5 <= speed <= 2 for speed in self.speed_list), "speeds", self.speeds, "numbers from 0.5 to 2")
+        require(len(self.snr) in (0, 2), "noise_snr", self.noise_snr, "two numbers, as 5-20")
+
+    @property
+    def speed_list(self) -> list[float]:
+        """The speeds as numbers."""
+        return _numbers(self.speeds, ",", "speeds", "0.9,1,1.1")
+
+    @property
+    def snr(self) -> list[float]:
+        """The lowest and the highest signal over noise."""
+        return _numbers(self.noise_snr, "-", "noise_snr", "5-20") if self.noise_snr else []
+
+    @property
+    def changes_sound(self) -> bool:
+        """Whether training hears something else each time."""
+        return self.speed_list != [1.0] or bool(self.gain_db or self.noise_snr)
+
+
+@dataclass(frozen=True)
+class RecognizerSettings:
+    """Which network."""
+
+    cell: str = setting("lstm", "a cell of the catalogue, or your_module:YourCell")
+    hidden_size: int = setting(320, "units of each layer and direction")
+    num_layers: int = setting(3, "layers")
+    bidirectional: bool = setting(True, "read both ways; such a model cannot stream")
+    stride: int = setting(2, "frames from one step to the next")
+    window: int = setting(2, "frames that a step reads, at least the stride")
+    channels: int = setting(0, "of a strided convolution over the window; 0: its frames side by side")
+    look_ahead: int = setting(0, "steps that a one-directional model looks ahead")
+    dropout: float = setting(0.4, "of what layers read and of the last output, locked over a recording")
+    layer_norm: bool = setting(False, "normalize the input of each layer")
+    residual: bool = setting(False, "add each layer's input to its output where sizes allow")
+
+    def __post_init__(self) -> None:
+        for name, most in (("hidden_size", 65_536), ("num_layers", 64), ("stride", 32), ("window", 256)):
+            require(1 <= getattr(self, name) <= most, name, getattr(self, name), f"between 1 and {most:,}")
+        for name in ("channels", "look_ahead"):
+            require(0 <= getattr(self, name) <= 65_536, name, getattr(self, name), "between 0 and 65,536")
+        require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "at least 0 and below 1")
+        require(self.window >= self.stride, "window", self.window, f"at least stride, {self.stride}")
+        require(not (self.bidirectional and self.look_ahead), "look_ahead", self.look_ahead,
+                "0 for a bidirectional model, or give --no-bidirectional")  # fmt: skip
+
+    def check(self) -> None:
+        """Refuses a cell that cannot be built or run.
+
+        Raises:
+            ConfigError: the cell is not known, or not of these sizes.
+        """
+        check_cell(self.cell, self.hidden_size, self.build_cell)
+
+    def build_cell(self, input_size: int, hidden_size: int) -> Cell:
+        """A cell with orthogonal recurrent matrices and an open gate, where it has them."""
+        cell: Cell = open_cell(self.cell, input_size, hidden_size)
+        return cell
+
+
+def _numbers(text: str, between: str, name: str, example: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(between)]
+    except ValueError:
+        raise ConfigError(f"{name} must be numbers as in {example}, got {text!r}.") from None
