@@ -13,10 +13,7 @@ FACES = [
     "unspool",
     "unspool_benchmarks",
     "unspool_lab",
-    *(
-        f"unspool.{r}"
-        for r in ["cells", "data", "diagnostics", "kernels", "layers", "models", "nn", "search", "tasks", "training"]
-    ),
+    *(f"unspool.{r}" for r in ["cells", "diagnostics", "layers", "models", "nn", "search"]),
 ]
 
 

@@ -8,9 +8,12 @@ import argparse
 import dataclasses
 import json
 import math
+import operator
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from unspool.errors import ConfigError, did_you_mean
@@ -30,14 +33,28 @@ def require(condition: bool, name: str, value: Any, expected: str) -> None:
         raise ConfigError(f"{name} must be {expected}, got {value!r}.")
 
 
-def check_choices(section: Any) -> None:
-    """Raises a ConfigError where a setting with choices has another value, or a number is not finite."""
+_LIMITS = {"at least": operator.ge, "at most": operator.le, "above": operator.gt, "below": operator.lt}
+
+
+def check_settings(section: Any, bounds: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Raises a ConfigError where a setting is out of its choices or bounds, or a number is not finite.
+
+    Args:
+        section: the settings.
+        bounds: from words such as ``at least 0 and below 1`` or ``between 1 and 9`` to names of settings, blanks between.
+    """
     for field in dataclasses.fields(section):
         value, choices = getattr(section, field.name), field.metadata["choices"]
         require(not isinstance(value, float) or math.isfinite(value), field.name, value, "a finite number")
         if choices and value not in choices:
             hint = did_you_mean(str(value), choices)
             raise ConfigError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}{hint}.")
+    for words, names in bounds.items():
+        plain = re.sub(r"between (\S+) and", r"at least \1 and at most", words).replace(",", "")
+        limits = [(_LIMITS[kind], float(number)) for kind, number in re.findall(r"(at \w+|above|below) (\S+)", plain)]
+        for name in names.split():
+            value = getattr(section, name)
+            require(all(holds(value, limit) for holds, limit in limits), name, value, words)
 
 
 class ArgumentParser(argparse.ArgumentParser):

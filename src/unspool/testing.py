@@ -29,11 +29,7 @@ from unspool.state import map_state, select_rows, state_tensors
 from unspool.tensor_file import load_tensors, parameters_of, restore_parameters, save_tensors
 from unspool.training import Trainer
 
-TOLERANCES = {
-    torch.float64: (1e-10, 1e-9),
-    torch.float32: (1e-5, 1e-4),
-    torch.bfloat16: (4e-2, 8e-2),
-}
+TOLERANCES = {torch.float64: (1e-10, 1e-9), torch.float32: (1e-5, 1e-4), torch.bfloat16: (4e-2, 8e-2)}
 """Absolute and relative tolerance of each type against float64, for values of order one: the only such table."""
 
 Observed = dict[str, Tensor]

@@ -78,8 +78,7 @@ def custom_case(cell_name: str, size: Size, context: Context) -> Case:
     reference = _contender("float64", torch_loop(cell_name, exact), exact, exact_x, cotangent.double())
     values = {name: to_numpy(value) for name, value in parameters.items()}
     found, absent = gather(
-        context,
-        {"jax": lambda: jax_contender(cell_name, values, to_numpy(x), cotangent.numpy(), context.threads)},
+        context, {"jax": lambda: jax_contender(cell_name, values, to_numpy(x), cotangent.numpy(), context.threads)}
     )
     shape, lstm_shape = (LayerShape(T, B, H, H, gates) for gates in (len(cell.gates), 4))
     flops_ratio = layer_flops(shape, True) / layer_flops(lstm_shape, True)

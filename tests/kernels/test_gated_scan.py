@@ -17,10 +17,7 @@ PEERS = {
         lambda i, h: Elman(i, h, activation=torch.relu),
         lambda i, h, **o: torch.nn.RNN(i, h, nonlinearity="relu", **o),
     ),
-    "projected_lstm": (
-        lambda i, h: ProjectedLSTM(i, h, 4),
-        lambda i, h, **o: torch.nn.LSTM(i, h, proj_size=4, **o),
-    ),
+    "projected_lstm": (lambda i, h: ProjectedLSTM(i, h, 4), lambda i, h, **o: torch.nn.LSTM(i, h, proj_size=4, **o)),
 }
 D = torch.float64
 

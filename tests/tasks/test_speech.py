@@ -3,6 +3,10 @@
 import io
 import json
 import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -348,3 +352,16 @@ def test_subtitles_have_cues_that_can_be_read():
     assert text.endswith("3\n01:01:01,500 --> 01:01:02,000\nlate\n\n")
     assert subtitles([part], "vtt").startswith("WEBVTT\n\n1\n00:00:00.000 --> ")
     assert PrefixBeam().size == 16
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_from_text_to_sound_to_text(tmp_path, capsys):
+    script = Path(__file__).parents[2] / "examples" / "make_speech.py"
+    subprocess.run([sys.executable, script, tmp_path / "corpus", "--train", "300"], check=True)
+    lists = ["--train", tmp_path / "corpus/train.jsonl", "--dev", tmp_path / "corpus/dev.jsonl"]
+    flags = ["--hidden-size", 128, "--num-layers", 2, "--epochs", 40, "--batch-seconds", 30, "--speeds", "0.9,1,1.1"]
+    assert call("train", "speech", *lists, "--out", tmp_path / "m", *flags, "--json") == 0
+    capsys.readouterr()
+    assert call("evaluate", tmp_path / "m", "--data", tmp_path / "corpus/test.jsonl", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["word_error_rate"] < 0.1  # a voice that was never heard

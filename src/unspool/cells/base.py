@@ -14,14 +14,7 @@ from torch import Tensor, nn
 from unspool import initializers
 from unspool.cells.programs import trace_cell, trace_step
 from unspool.errors import LoweringError, ShapeError
-from unspool.kernels import (
-    CellPrograms,
-    ScanInputs,
-    Signature,
-    clear_padding,
-    fold,
-    gated_scan,
-)
+from unspool.kernels import CellPrograms, ScanInputs, Signature, clear_padding, fold, gated_scan
 from unspool.kernels.dispatch import warn_slow
 from unspool.kernels.explanation import explain_scan, note
 from unspool.types import Bool, Float, Int, Noise

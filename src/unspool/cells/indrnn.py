@@ -30,11 +30,7 @@ class IndRNN(GatedCell):
     recurrent_product = False
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        activation: Callable[[Tensor], Tensor] = torch.relu,
+        self, input_size: int, hidden_size: int, bias: bool = True, activation: Callable[[Tensor], Tensor] = torch.relu
     ):
         super().__init__(input_size, hidden_size, bias)
         self.activation = activation

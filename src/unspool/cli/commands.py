@@ -15,11 +15,9 @@ from unspool.config import build_settings, commented_toml, require, to_json
 from unspool.diagnostics import KnownTraining, diagnose, draw, report, selective_units, signals
 from unspool.errors import ConfigError, DataError, UnspoolError, did_you_mean
 from unspool.files import write_whole
-from unspool.tasks import TASKS, Checked, LanguageModeling, check_files, check_pairs, check_recordings, predict
-from unspool.tasks.prediction import listening
+from unspool.tasks import TASKS, Checked, LanguageModeling, predict
+from unspool.tasks.prediction import LISTENING_OPTIONS, listening
 from unspool.training import SECTIONS, Trainer, find_device, model_size, typical_gradient_norm
-
-_LISTENING = ("beam_size", "language_model", "lm_weight", "lm_order", "symbol_bonus", "hot_words", "hot_boost")
 
 
 def run_train(options: argparse.Namespace) -> None:
@@ -70,7 +68,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     if set(given) - set(wanted) or wanted[0] not in given:
         flags = " and ".join(f"--{name}" for name in wanted)
         raise ConfigError(f"evaluate: a model for {loaded.task.name} is measured with {flags}.")
-    search = {name: value for name in _LISTENING if (value := getattr(options, name)) is not None}
+    search = {name: value for name in sorted(LISTENING_OPTIONS) if (value := getattr(options, name, None)) is not None}
     if search and loaded.task.name != "speech":
         raise ConfigError(f"evaluate: --{next(iter(search)).replace('_', '-')} means nothing to {loaded.task.name}.")
     settings = {"listening": listening(search)} if search else {}
@@ -91,10 +89,8 @@ def run_generate(options: argparse.Namespace) -> None:
 
 def run_predict(options: argparse.Namespace) -> None:
     """Tags, translates or transcribes."""
-    names = ("n_best", "text", "skip_bad", "beam_size", "length_penalty", "coverage_penalty", "no_repeat_ngram",
-             "scores", "attention", "temperature", "top_k", "top_p", "seed", "format", "raw_rate", "endpoint_seconds",
-             *_LISTENING[1:])  # fmt: skip
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    own = {"folder", "source", "out", "run"}
+    given = {name: value for name, value in vars(options).items() if name not in own and value is not None}
     pieces = predict(load(options.folder), options.source, **given)
     encoded = (piece.encode("utf-8", "surrogateescape") for piece in pieces)
     if options.out:
@@ -107,22 +103,10 @@ def run_predict(options: argparse.Namespace) -> None:
         sys.stdout.buffer.writelines(encoded)
 
 
-def run_check_tagging(options: argparse.Namespace) -> None:
-    """Looks at sentences in columns."""
-    _show_checked(check_files(options.files, options.format, options.targets), options)
-
-
-def run_check_speech(options: argparse.Namespace) -> None:
-    """Looks at recordings."""
-    _show_checked(check_recordings(options.files, options.stride), options)
-
-
-def run_check_translation(options: argparse.Namespace) -> None:
-    """Looks at aligned files."""
-    _show_checked(check_pairs(options.files), options)
-
-
-def _show_checked(found: Checked, options: argparse.Namespace) -> None:
+def run_check(options: argparse.Namespace) -> None:
+    """Looks at files before training."""
+    settings = {name: value for name, value in vars(options).items() if name in ("format", "targets", "stride")}
+    found: Checked = options.look(options.files, **settings)
     print(to_json(found._asdict()) if options.json else "\n".join(found.lines()))
     if found.problems:
         raise DataError(f"{len(found.problems)} problems in {', '.join(options.files)}.")

@@ -14,22 +14,3 @@ from unspool.data.tokenizers import (
     read_tokenizer,
 )
 from unspool.data.vocabulary import Vocabulary
-
-__all__ = [
-    "UNITS",
-    "BPETokenizer",
-    "ByteTokenizer",
-    "CharacterTokenizer",
-    "Lines",
-    "StreamBatch",
-    "StreamBatches",
-    "TextSource",
-    "TokenFile",
-    "Tokenizer",
-    "Vocabulary",
-    "WordTokenizer",
-    "build_tokenizer",
-    "open_text",
-    "read_tokenizer",
-    "write_tokens",
-]

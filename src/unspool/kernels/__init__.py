@@ -11,40 +11,4 @@ from unspool.kernels.masks import active_steps, backward_resets, check_lengths, 
 from unspool.kernels.program import Instruction, Program, ProgramBuilder, hoist, parse
 from unspool.kernels.residuals import TrainingPlan, plan_training
 from unspool.kernels.scan_inputs import ScanInputs
-from unspool.kernels.tracing import CellPrograms, Signature, trace, trace_adjoint, trace_tangent
-
-__all__ = [
-    "OPERATIONS_IN_ORDER",
-    "CellPrograms",
-    "EncodedProgram",
-    "Explanation",
-    "Instruction",
-    "Likeliest",
-    "Program",
-    "ProgramBuilder",
-    "ProgramSizes",
-    "ScanInputs",
-    "Signature",
-    "TrainingPlan",
-    "active_steps",
-    "backward_resets",
-    "check_lengths",
-    "check_reset",
-    "clear_padding",
-    "encode",
-    "explain_scan",
-    "fold",
-    "fold_adjoint",
-    "fold_linear",
-    "gated_scan",
-    "hoist",
-    "linear_cross_entropy",
-    "linear_likeliest",
-    "linear_scan",
-    "parse",
-    "plan_training",
-    "run_program",
-    "trace",
-    "trace_adjoint",
-    "trace_tangent",
-]
+from unspool.kernels.tracing import CellPrograms, Signature, trace, trace_adjoint

@@ -155,13 +155,7 @@ def _reference(
 
 
 def _gradients(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    targets: Tensor,
-    ignore_index: int,
-    narrow: bool,
-    grad_nats: Tensor,
+    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, ignore_index: int, narrow: bool, grad_nats: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The gradients of x, weight and bias, from operations that have gradients themselves."""
     kept = targets != ignore_index

@@ -73,16 +73,6 @@ def trace_adjoint(pointwise: Pointwise, signature: Signature, where: str = "poin
     return _program(adjoint, count + signature.states, _sizes(signature, signature.states), where)
 
 
-def trace_tangent(pointwise: Pointwise, signature: Signature, where: str = "pointwise") -> Program:
-    """The tangent: takes the forward's inputs and a tangent of each, returns the tangent of each new state."""
-    flat, count = _flat(pointwise, signature), sum(signature)
-
-    def tangent(*values: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.func.jvp(flat, tuple(values[:count]), tuple(values[count:]))[1])
-
-    return _program(tangent, 2 * count, _sizes(signature, count), where)
-
-
 def _flat(pointwise: Pointwise, signature: Signature) -> Callable[..., tuple[Tensor, ...]]:
     def flat(*values: Tensor) -> tuple[Tensor, ...]:
         return tuple(pointwise(*signature.group(values)))

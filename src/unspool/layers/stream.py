@@ -55,11 +55,7 @@ class Stream:
     """
 
     def __init__(
-        self,
-        layer: Recurrent | Stack,
-        batch_size: int = 1,
-        narrow: bool = False,
-        maps: Sequence[nn.Linear] = (),
+        self, layer: Recurrent | Stack, batch_size: int = 1, narrow: bool = False, maps: Sequence[nn.Linear] = ()
     ):
         if batch_size < 1:
             raise ShapeError(f"Stream: batch_size must be at least 1, got {batch_size}.")

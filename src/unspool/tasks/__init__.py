@@ -11,24 +11,3 @@ from unspool.tasks.translation import TrainedTranslator, Translation, check_pair
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (LanguageModeling, Tagging, Translation, Speech)}
 """Tasks by name."""
-
-__all__ = [
-    "TASKS",
-    "BatchSource",
-    "Checked",
-    "LanguageModeling",
-    "Listening",
-    "Reading",
-    "Speech",
-    "Tagging",
-    "Task",
-    "TrainedLanguageModel",
-    "TrainedRecognizer",
-    "TrainedTagger",
-    "TrainedTranslator",
-    "Translation",
-    "check_files",
-    "check_pairs",
-    "check_recordings",
-    "predict",
-]

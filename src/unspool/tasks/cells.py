@@ -1,14 +1,48 @@
 """Cells by the names that users give, refused before any work where they cannot be built or run."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from unspool import initializers
 from unspool.cells import Cell, find_cell
+from unspool.config import setting
 from unspool.errors import ConfigError, UnspoolError
 from unspool.layers import Recurrent
+
+
+@dataclass(frozen=True)
+class CellSettings:
+    """Which cell a network is built of."""
+
+    cell: str = setting("lstm", "a cell of the catalogue, or your_module:YourCell")
+    hidden_size: int = setting(256, "units of each layer")
+
+    @property
+    def cell_sizes(self) -> tuple[int, ...]:
+        """Units of the layers that are built."""
+        return (self.hidden_size,)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All settings but the cell, by name, for a model whose arguments have these names."""
+        return {name: value for name, value in vars(self).items() if name != "cell"}
+
+    def check(self) -> None:
+        """Refuses a cell that cannot be built or run.
+
+        Raises:
+            ConfigError: the cell is not known, or not of these sizes.
+        """
+        for size in self.cell_sizes:
+            check_cell(self.cell, size, self.build_cell)
+
+    def build_cell(self, input_size: int, hidden_size: int) -> Cell:
+        """A cell with orthogonal recurrent matrices and an open gate, where it has them."""
+        cell: Cell = open_cell(self.cell, input_size, hidden_size)
+        return cell
 
 
 def cell_named(name: str, input_size: int, hidden_size: int) -> Any:

@@ -13,7 +13,7 @@ import torch
 
 from unspool import initializers
 from unspool.cells import Cell, recurrent_dropout, zoneout
-from unspool.config import check_choices, require, setting
+from unspool.config import check_settings, require, setting
 from unspool.data import (
     UNITS,
     StreamBatch,
@@ -59,14 +59,14 @@ class DataSettings:
     )
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        for name in ("validation_share", "test_share", "reset_share"):
-            require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "at least 0 and below 1")
+        bounds = {
+            "at least 0 and below 1": "validation_share test_share reset_share",
+            "at least 1": "batch_size bptt_steps min_count",
+            "at least 0": "vocabulary_size",
+        }
+        check_settings(self, bounds)
         shares = self.validation_share + self.test_share
         require(shares < 1.0, "validation_share + test_share", shares, "below 1")
-        for name in ("batch_size", "bptt_steps", "min_count"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        require(self.vocabulary_size >= 0, "vocabulary_size", self.vocabulary_size, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,13 @@ class ModelSettings:
     chrono_max_lag: int = setting(0, "chrono initialization of the gates for lags up to this; 0: off")
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        for name in ("hidden_size", "num_layers", "embedding_size"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("dropout", "input_dropout", "output_dropout", "embedding_dropout", "weight_drop",
-                     "recurrent_dropout", "zoneout"):  # fmt: skip
-            require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "at least 0 and below 1")
-        for name in ("activation_penalty", "slowness_penalty", "recurrent_variance"):
-            require(0.0 <= getattr(self, name) < math.inf, name, getattr(self, name), "at least 0 and finite")
+        bounds = {
+            "at least 1": "hidden_size num_layers embedding_size",
+            "at least 0 and below 1": "dropout input_dropout output_dropout embedding_dropout weight_drop "
+            "recurrent_dropout zoneout",
+            "at least 0": "activation_penalty slowness_penalty recurrent_variance",
+        }
+        check_settings(self, bounds)
         lag = self.chrono_max_lag
         require(lag == 0 or lag >= 3, "chrono_max_lag", lag, "0 (off) or at least 3")
         both = self.recurrent_variance and self.recurrent_initialization != "default"

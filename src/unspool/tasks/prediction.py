@@ -24,7 +24,9 @@ _TRANSLATION = {*_BEAM, *_DRAWS, "scores", "attention"}
 
 _LISTENING = {f.name for f in fields(Listening)} - {"beam"}
 _BEAM_OF_PREFIXES = {"beam_size": "size", "symbol_bonus": "symbol_bonus"}
-_SPEECH = {*_LISTENING, *_BEAM_OF_PREFIXES, "format", "raw_rate", "skip_bad"}
+LISTENING_OPTIONS = {*_LISTENING, *_BEAM_OF_PREFIXES}
+"""How a recogniser searches, as the command line names it."""
+_SPEECH = {*LISTENING_OPTIONS, "format", "raw_rate", "skip_bad"}
 
 
 def listening(options: Mapping[str, Any]) -> Listening:

@@ -4,17 +4,3 @@ from unspool.training.metrics import typical_gradient_norm
 from unspool.training.progress import LiveProgress, PlainProgress, SilentProgress, choose_progress
 from unspool.training.settings import SECTIONS, TrainingSettings
 from unspool.training.trainer import Outcome, Trainer, find_device, model_size
-
-__all__ = [
-    "SECTIONS",
-    "LiveProgress",
-    "Outcome",
-    "PlainProgress",
-    "SilentProgress",
-    "Trainer",
-    "TrainingSettings",
-    "choose_progress",
-    "find_device",
-    "model_size",
-    "typical_gradient_norm",
-]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from unspool.config import check_choices, require, setting
+from unspool.config import check_settings, require, setting
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "plateau")
@@ -44,19 +44,17 @@ class TrainingSettings:
     tensorboard: bool = setting(False, "also write metrics for TensorBoard into the folder")
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        for name in ("validations_per_epoch", "nonfinite_limit", "report_steps", "average_checkpoints"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("epochs", "max_steps", "warmup_steps", "patience", "weight_decay", "momentum", "gradient_clip", "threads",
-                     "checkpoint_seconds", "plateau_patience", "asgd_patience", "seed"):  # fmt: skip
-            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        bounds = {
+            "at least 1": "validations_per_epoch nonfinite_limit report_steps average_checkpoints",
+            "at least 0": "epochs max_steps warmup_steps patience weight_decay gradient_clip checkpoint_seconds "
+            "plateau_patience asgd_patience seed",
+            "between 0 and 1,024": "threads",
+            "above 0": "learning_rate",
+            "at least 0 and below 1": "ema_decay beta2 momentum",
+            "above 0 and at most 1": "final_rate plateau_factor",
+        }
+        check_settings(self, bounds)
         require(self.seed < 2**63, "seed", self.seed, "below 2**63")
-        require(self.threads <= 1024, "threads", self.threads, "at most 1024")
-        require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "above 0 and finite")
-        for name in ("ema_decay", "beta2", "momentum"):
-            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
-        for name in ("final_rate", "plateau_factor"):
-            require(0 < getattr(self, name) <= 1, name, getattr(self, name), "above 0 and at most 1")
 
 
 SECTIONS = {"training": TrainingSettings}

@@ -5,5 +5,3 @@ from unspool.tasks.speech.listening import Listening
 from unspool.tasks.speech.stream import SpeechStream
 from unspool.tasks.speech.task import Speech
 from unspool.tasks.speech.trained import TrainedRecognizer
-
-__all__ = ["Listening", "Speech", "SpeechStream", "TrainedRecognizer", "check_recordings"]

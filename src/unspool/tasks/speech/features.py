@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unspool.config import check_choices, require, setting
+from unspool.config import check_settings, require, setting
 from unspool.data.audio import Samples, speech_package
 
 Frames = np.ndarray
@@ -31,13 +31,14 @@ class FeatureSettings:
     normalize: str = setting("global", "mean 0 and variance 1", ("global", "utterance", "none"))
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        require(1_000 <= self.sample_rate <= 200_000, "sample_rate", self.sample_rate, "between 1,000 and 200,000")
-        require(4 <= self.num_filters <= 256, "num_filters", self.num_filters, "between 4 and 256")
+        bounds = {
+            "between 1,000 and 200,000": "sample_rate",
+            "between 4 and 256": "num_filters",
+            "between 0 and 2": "deltas",
+            "between 1 and 1,000": "frame_ms shift_ms",
+        }
+        check_settings(self, bounds)
         require(2 <= self.num_ceps <= self.num_filters, "num_ceps", self.num_ceps, "between 2 and num_filters")
-        require(0 <= self.deltas <= 2, "deltas", self.deltas, "0, 1 or 2")
-        for name in ("frame_ms", "shift_ms"):
-            require(1 <= getattr(self, name) <= 1000, name, getattr(self, name), "between 1 and 1,000")
 
 
 class Featurizer:

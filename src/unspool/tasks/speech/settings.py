@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from unspool.cells import Cell
-from unspool.config import check_choices, require, setting
+from unspool.config import check_settings, require, setting
 from unspool.errors import ConfigError
-from unspool.tasks.cells import check_cell, open_cell
+from unspool.tasks.cells import CellSettings
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,12 @@ class SpeechData:
     time_mask_seconds: float = setting(0.3, "SpecAugment: longest stretch, and never more than a fifth of a recording")
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        bounds = {
+            "above 0": "longest_seconds batch_seconds",
+            "at least 0": "gain_db feature_masks feature_mask_width time_masks time_mask_seconds",
+        }
+        check_settings(self, bounds)
         require(bool(self.train), "train", self.train, "a manifest, a Kaldi folder or an .npz file")
-        for name in ("longest_seconds", "batch_seconds"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        for name in ("gain_db", "feature_masks", "feature_mask_width", "time_masks", "time_mask_seconds"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         require(all(0.5 <= speed <= 2 for speed in self.speed_list), "speeds", self.speeds, "numbers from 0.5 to 2")
         require(len(self.snr) in (0, 2), "noise_snr", self.noise_snr, "two numbers, as 5-20")
 
@@ -57,10 +56,9 @@ class SpeechData:
 
 
 @dataclass(frozen=True)
-class RecognizerSettings:
+class RecognizerSettings(CellSettings):
     """Which network."""
 
-    cell: str = setting("lstm", "a cell of the catalogue, or your_module:YourCell")
     hidden_size: int = setting(320, "units of each layer and direction")
     num_layers: int = setting(3, "layers")
     bidirectional: bool = setting(True, "read both ways; such a model cannot stream")
@@ -73,27 +71,16 @@ class RecognizerSettings:
     residual: bool = setting(False, "add each layer's input to its output where sizes allow")
 
     def __post_init__(self) -> None:
-        for name, most in (("hidden_size", 65_536), ("num_layers", 64), ("stride", 32), ("window", 256)):
-            require(1 <= getattr(self, name) <= most, name, getattr(self, name), f"between 1 and {most:,}")
-        for name in ("channels", "look_ahead"):
-            require(0 <= getattr(self, name) <= 65_536, name, getattr(self, name), "between 0 and 65,536")
-        require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "at least 0 and below 1")
+        bounds = {
+            "between 1 and 65,536": "hidden_size num_layers",
+            "between 1 and 256": "stride window",
+            "between 0 and 65,536": "channels look_ahead",
+            "at least 0 and below 1": "dropout",
+        }
+        check_settings(self, bounds)
         require(self.window >= self.stride, "window", self.window, f"at least stride, {self.stride}")
         require(not (self.bidirectional and self.look_ahead), "look_ahead", self.look_ahead,
                 "0 for a bidirectional model, or give --no-bidirectional")  # fmt: skip
-
-    def check(self) -> None:
-        """Refuses a cell that cannot be built or run.
-
-        Raises:
-            ConfigError: the cell is not known, or not of these sizes.
-        """
-        check_cell(self.cell, self.hidden_size, self.build_cell)
-
-    def build_cell(self, input_size: int, hidden_size: int) -> Cell:
-        """A cell with orthogonal recurrent matrices and an open gate, where it has them."""
-        cell: Cell = open_cell(self.cell, input_size, hidden_size)
-        return cell
 
 
 def _numbers(text: str, between: str, name: str, example: str) -> list[float]:

@@ -26,7 +26,6 @@ from unspool.tasks.speech.manifest import Utterance, read_utterances
 from unspool.tasks.speech.recordings import Normalizer, Recordings, SpeechBatches, make_batch
 from unspool.tasks.speech.scores import error_rates, worst
 from unspool.tasks.speech.settings import RecognizerSettings, SpeechData
-from unspool.tasks.speech.trained import TrainedRecognizer
 
 _FILE = "speech.json"
 _AT_ONCE = 32  # recordings of a list that are measured side by side
@@ -84,22 +83,8 @@ class Speech(Task):
             raise CheckpointError(f"{path}: cannot be read ({error}); the model folder is damaged.") from error
 
     def build_model(self) -> CTCModel:
-        model = self.model
-        return CTCModel(
-            len(self.normalizer.mean),
-            len(self.alphabet),
-            model.build_cell,
-            hidden_size=model.hidden_size,
-            num_layers=model.num_layers,
-            bidirectional=model.bidirectional,
-            stride=model.stride,
-            window=model.window,
-            channels=model.channels,
-            look_ahead=model.look_ahead,
-            dropout=model.dropout,
-            layer_norm=model.layer_norm,
-            residual=model.residual,
-        )
+        size, symbols = len(self.normalizer.mean), len(self.alphabet)
+        return CTCModel(size, symbols, self.model.build_cell, **self.model.options)
 
     def training_batches(self, seed: int) -> BatchSource:
         return self._batches("train", seed)
@@ -180,7 +165,9 @@ class Speech(Task):
         words = f"{len(frames)} recordings of {data}"
         return Reading(make_batch(frames, targets), words, [], None, "stack")
 
-    def predictor(self, model: CTCModel) -> TrainedRecognizer:
+    def predictor(self, model: CTCModel) -> Any:
+        from unspool.tasks.speech.trained import TrainedRecognizer  # which knows this task
+
         return TrainedRecognizer(self, model)
 
     def searches(self, listening: Listening) -> Callable[[], Any]:

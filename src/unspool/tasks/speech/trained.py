@@ -5,40 +5,22 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from unspool.data.audio import Samples, raw_samples, read_audio, resample
 from unspool.errors import ConfigError, DataError
-from unspool.tasks.speech.alphabet import Alphabet, Transcript, join
+from unspool.tasks.speech.alphabet import Transcript, join
 from unspool.tasks.speech.features import FeatureSettings
 from unspool.tasks.speech.listening import Listening
 from unspool.tasks.speech.manifest import read_utterances
-from unspool.tasks.speech.recordings import Normalizer, make_batch
-from unspool.tasks.speech.settings import RecognizerSettings, SpeechData
+from unspool.tasks.speech.recordings import make_batch
 from unspool.tasks.speech.stream import SpeechStream
 from unspool.tasks.speech.subtitles import FORMATS, subtitles
+from unspool.tasks.speech.task import Speech
 
 _PIECE = 3200  # bytes of raw sound read together: a tenth of a second at 16 kHz
-
-
-class _Hearing(Protocol):
-    """What is asked of the task."""
-
-    data: SpeechData
-    features: FeatureSettings
-    model: RecognizerSettings
-    alphabet: Alphabet
-    normalizer: Normalizer
-
-    def searches(self, listening: Listening) -> Callable[[], Any]: ...
-
-    def frames_of(self, signal: np.ndarray) -> np.ndarray: ...
-
-    def listen(self, model: Any, batch: Any, begins: Callable[[], Any]) -> list[Transcript]: ...
-
-    def evaluate(self, model: Any, data: str, listening: Listening = Listening()) -> dict[str, Any]: ...
 
 
 class TrainedRecognizer:
@@ -49,7 +31,7 @@ class TrainedRecognizer:
         model: the network, in evaluation mode.
     """
 
-    def __init__(self, task: _Hearing, model: Any):
+    def __init__(self, task: Speech, model: Any):
         self.task, self.model = task, model.eval()
 
     def transcribe(

@@ -3,5 +3,3 @@
 from unspool.tasks.tagging.check import check_files
 from unspool.tasks.tagging.task import Tagging
 from unspool.tasks.tagging.trained import TrainedTagger
-
-__all__ = ["Tagging", "TrainedTagger", "check_files"]

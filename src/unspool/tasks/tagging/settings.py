@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from unspool.cells import Cell
-from unspool.config import check_choices, require, setting
+from unspool.config import check_settings, require, setting
 from unspool.data.columns import parse_format
 from unspool.data.spans import SCHEMES
-from unspool.tasks.cells import check_cell, open_cell
+from unspool.tasks.cells import CellSettings
 
 CHAINS = ("spans", "all", "none")
 
@@ -28,10 +27,8 @@ class TaggingData:
     language_models: str = setting("", "folders of character language models, between commas: forward, backward")
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_settings(self, {"at least 1": "min_count batch_words vectors_limit"})
         require(bool(self.train), "train", self.train, "a file with sentences")
-        for name in ("min_count", "batch_words", "vectors_limit"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         columns = parse_format(self.format)
         for target in self.target_names:
             columns.place(target)
@@ -49,10 +46,9 @@ class TaggingData:
 
 
 @dataclass(frozen=True)
-class TaggerSettings:
+class TaggerSettings(CellSettings):
     """Which network."""
 
-    cell: str = setting("lstm", "a cell of the catalogue, or your_module:YourCell")
     hidden_size: int = setting(256, "units of each layer and direction")
     num_layers: int = setting(2, "bidirectional layers")
     embedding_size: int = setting(100, "features of a word")
@@ -65,22 +61,13 @@ class TaggerSettings:
     crf: str = setting("spans", "targets whose tags are scored together by a linear-chain CRF", CHAINS)
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        for name in ("hidden_size", "num_layers", "embedding_size", "character_size", "spelling_size"):
-            require(1 <= getattr(self, name) <= 65_536, name, getattr(self, name), "between 1 and 65,536")
-        require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "at least 0 and below 1")
-        require(self.word_dropout >= 0.0, "word_dropout", self.word_dropout, "at least 0")
+        bounds = {
+            "between 1 and 65,536": "hidden_size num_layers embedding_size character_size spelling_size",
+            "at least 0 and below 1": "dropout",
+            "at least 0": "word_dropout",
+        }
+        check_settings(self, bounds)
 
-    def check(self) -> None:
-        """Refuses a cell that cannot be built or run.
-
-        Raises:
-            ConfigError: the cell is not known, or not of these sizes.
-        """
-        for size in (self.hidden_size, self.spelling_size):
-            check_cell(self.cell, size, self.build_cell)
-
-    def build_cell(self, input_size: int, hidden_size: int) -> Cell:
-        """A cell with orthogonal recurrent matrices and an open gate, where it has them."""
-        cell: Cell = open_cell(self.cell, input_size, hidden_size)
-        return cell
+    @property
+    def cell_sizes(self) -> tuple[int, ...]:
+        return self.hidden_size, self.spelling_size

@@ -14,7 +14,6 @@ from unspool.data.columns import Sentence, parse_format
 from unspool.data.spans import stray_tags
 from unspool.errors import CheckpointError, DataError
 from unspool.files import in_portions
-from unspool.models.crf import Path as Way
 from unspool.models.tagger import Tagger, TaggingBatch
 from unspool.tasks.base import BatchSource, Reading, Task
 from unspool.tasks.tagging.assets import Assets
@@ -22,7 +21,6 @@ from unspool.tasks.tagging.features import WordFeatures, side_by_side
 from unspool.tasks.tagging.files import sound_sentences
 from unspool.tasks.tagging.scores import Scores, summary
 from unspool.tasks.tagging.settings import TaggerSettings, TaggingData
-from unspool.tasks.tagging.trained import TrainedTagger
 
 _PREDICTED_WORDS = 4000  # of a batch in prediction, padding included
 _EPOCHS, _UPDATES = 20, 2500  # at least so many, so that small treebanks are learned too
@@ -82,13 +80,7 @@ class Tagging(Task):
             num_tags=[len(target.tags) for target in self.assets.targets],
             crfs=[target.build_crf(model.crf) for target in self.assets.targets],
             build_cell=model.build_cell,
-            embedding_size=model.embedding_size,
-            character_size=model.character_size,
-            spelling_size=model.spelling_size,
-            hidden_size=model.hidden_size,
-            num_layers=model.num_layers,
-            dropout=model.dropout,
-            word_dropout=model.word_dropout,
+            **{name: value for name, value in model.options.items() if name != "crf"},
             feature_size=self.features.size,
         )
 
@@ -127,7 +119,9 @@ class Tagging(Task):
         batch = self.assets.batch(form, tags, self.features(form))
         return Reading(batch, words, [f"{word} " for word in form[0]], None, "stack")
 
-    def predictor(self, model: Tagger) -> TrainedTagger:
+    def predictor(self, model: Tagger) -> Any:
+        from unspool.tasks.tagging.trained import TrainedTagger  # which knows this task
+
         return TrainedTagger(self, model)
 
     def predict(self, model: Tagger, sentences: Sequence[Sequence[str]], features: Any = None) -> list[list[list[str]]]:
@@ -139,7 +133,9 @@ class Tagging(Task):
 
         return self._in_buckets(model, sentences, best, [], features)
 
-    def decode(self, model: Tagger, sentences: Sequence[Sequence[str]], count: int) -> list[list[list[Way]]]:
+    def decode(
+        self, model: Tagger, sentences: Sequence[Sequence[str]], count: int
+    ) -> list[list[list[tuple[list[str], float]]]]:
         """For each target and each sentence its likeliest ways, as tags of files with their probabilities."""
 
         def ways(batch: TaggingBatch) -> list[list[list[Any]]]:

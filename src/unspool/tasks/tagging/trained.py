@@ -2,31 +2,16 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from unspool.data.columns import ColumnFormat, Sentence, blank_sentence, check
+from unspool.data.columns import Sentence, blank_sentence, check
 from unspool.data.plain_text import split_text
 from unspool.errors import ConfigError, DataError
 from unspool.files import in_portions, read_lines
-from unspool.tasks.tagging.assets import Assets
 from unspool.tasks.tagging.files import sentences_of
+from unspool.tasks.tagging.task import Tagging
 
 _AT_ONCE = 2000  # sentences read before they are tagged
-
-
-class _Sentences(Protocol):
-    """What is asked of the task."""
-
-    assets: Assets
-    format: ColumnFormat
-    form: int
-    places: tuple[int, ...]
-
-    def predict(self, model: Any, sentences: Sequence[Sequence[str]]) -> list[list[list[str]]]: ...
-
-    def decode(self, model: Any, sentences: Sequence[Sequence[str]], count: int) -> list[list[list[Any]]]: ...
-
-    def evaluate(self, model: Any, data: str) -> dict[str, Any]: ...
 
 
 class TrainedTagger:
@@ -37,7 +22,7 @@ class TrainedTagger:
         model: the network, in evaluation mode.
     """
 
-    def __init__(self, task: _Sentences, model: Any):
+    def __init__(self, task: Tagging, model: Any):
         self.task, self.model = task, model.eval()
 
     def tag(self, words: Sequence[str]) -> list[dict[str, str]]:

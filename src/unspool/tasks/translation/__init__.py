@@ -3,5 +3,3 @@
 from unspool.tasks.translation.check import check_pairs
 from unspool.tasks.translation.task import Translation
 from unspool.tasks.translation.trained import TrainedTranslator
-
-__all__ = ["TrainedTranslator", "Translation", "check_pairs"]

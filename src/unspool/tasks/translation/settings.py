@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from unspool.cells import Cell
-from unspool.config import check_choices, require, setting
+from unspool.config import check_settings, require, setting
 from unspool.layers import SCORES
-from unspool.tasks.cells import check_cell, open_cell
+from unspool.tasks.cells import CellSettings
 
 UNITS = ("bpe", "word", "character")
 
@@ -31,20 +30,17 @@ class TranslationData:
     batch_symbols: int = setting(2000, "symbols of a batch, padding included, on the longer side")
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_settings(self, {"at least 1": "vocabulary_size min_count longest batch_symbols widest_ratio"})
         require(bool(self.source_train), "source_train", self.source_train, "a file with a sentence a line")
         for kind in ("train", "dev"):
             source, target = getattr(self, f"source_{kind}"), getattr(self, f"target_{kind}")
             needed = bool(source) and not is_table(source)
             expected = "a file, since the source is no .tsv" if needed else "empty, since the source is none or a .tsv"
             require(bool(target) == needed, f"target_{kind}", target, expected)
-        for name in ("vocabulary_size", "min_count", "longest", "batch_symbols"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        require(self.widest_ratio >= 1, "widest_ratio", self.widest_ratio, "at least 1")
 
 
 @dataclass(frozen=True)
-class TranslatorSettings:
+class TranslatorSettings(CellSettings):
     """Which network."""
 
     cell: str = setting("gru", "a cell of the catalogue, or your_module:YourCell")
@@ -58,27 +54,17 @@ class TranslatorSettings:
     label_smoothing: float = setting(0.1, "share of the probability that is spread over all symbols")
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        for name in ("hidden_size", "num_layers", "embedding_size"):
-            require(1 <= getattr(self, name) <= 65_536, name, getattr(self, name), "between 1 and 65,536")
+        bounds = {
+            "between 1 and 65,536": "hidden_size num_layers embedding_size",
+            "at least 0 and below 1": "dropout label_smoothing",
+            "between 0 and 1": "teacher_forcing",
+        }
+        check_settings(self, bounds)
         require(self.hidden_size % 2 == 0, "hidden_size", self.hidden_size, "even")
-        for name in ("dropout", "label_smoothing"):
-            require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "at least 0 and below 1")
-        require(0.0 <= self.teacher_forcing <= 1.0, "teacher_forcing", self.teacher_forcing, "between 0 and 1")
 
-    def check(self) -> None:
-        """Refuses a cell that cannot be built or run.
-
-        Raises:
-            ConfigError: the cell is not known, or not of these sizes.
-        """
-        for size in (self.hidden_size, self.hidden_size // 2):
-            check_cell(self.cell, size, self.build_cell)
-
-    def build_cell(self, input_size: int, hidden_size: int) -> Cell:
-        """A cell with orthogonal recurrent matrices and an open gate, where it has them."""
-        cell: Cell = open_cell(self.cell, input_size, hidden_size)
-        return cell
+    @property
+    def cell_sizes(self) -> tuple[int, ...]:
+        return self.hidden_size, self.hidden_size // 2
 
 
 def is_table(source: str) -> bool:

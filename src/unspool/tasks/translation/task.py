@@ -20,7 +20,6 @@ from unspool.tasks.translation.pairs import PairBatches, Pairs, make_batch, read
 from unspool.tasks.translation.scores import bleu_and_chrf, bleu_by_length
 from unspool.tasks.translation.settings import TranslationData, TranslatorSettings, is_table
 from unspool.tasks.translation.symbols import Symbols, read_symbols, write_symbols
-from unspool.tasks.translation.trained import TrainedTranslator
 from unspool.types import Int, Tensor
 
 _FILE = "symbols.json"
@@ -69,21 +68,8 @@ class Translation(Task):
             raise CheckpointError(f"{path}: cannot be read ({error}); the model folder is damaged.") from error
 
     def build_model(self) -> Seq2Seq:
-        model = self.model
-        return Seq2Seq(
-            len(self.source),
-            len(self.target),
-            model.build_cell,
-            embedding_size=model.embedding_size,
-            hidden_size=model.hidden_size,
-            num_layers=model.num_layers,
-            attention=model.attention,
-            dropout=model.dropout,
-            label_smoothing=model.label_smoothing,
-            input_feeding=model.input_feeding,
-            teacher_forcing=model.teacher_forcing,
-            shared=self.data.shared_vocabulary,
-        )
+        sizes, shared = (len(self.source), len(self.target)), self.data.shared_vocabulary
+        return Seq2Seq(*sizes, self.model.build_cell, **self.model.options, shared=shared)
 
     def training_batches(self, seed: int) -> BatchSource:
         return PairBatches(self._stored("train"), self.data.batch_symbols, seed)
@@ -145,7 +131,9 @@ class Translation(Task):
         ]
         return [*super().summary(values), *lengths, f"sacreBLEU: {values['signatures']['sacrebleu']}"]
 
-    def predictor(self, model: Seq2Seq) -> TrainedTranslator:
+    def predictor(self, model: Seq2Seq) -> Any:
+        from unspool.tasks.translation.trained import TrainedTranslator  # which knows this task
+
         return TrainedTranslator(self, model)
 
     def translate(

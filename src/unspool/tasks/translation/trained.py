@@ -1,30 +1,17 @@
 """A trained translator as a user holds it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from unspool.files import in_portions, read_lines, write_whole
 from unspool.search import Beam, Draws, Hypothesis
 from unspool.tasks.translation.report import alignment_page
-from unspool.tasks.translation.symbols import Symbols
+from unspool.tasks.translation.task import Translation
 
 _AT_ONCE = 500  # lines read before they are translated
 _SHOWN = 200  # sentences of an attention report, at most
-
-
-class _Lines(Protocol):
-    """What is asked of the task."""
-
-    source: Symbols
-    target: Symbols
-
-    def translate(
-        self, model: Any, lines: Sequence[str], how: Beam | Draws, keep_attention: bool = False
-    ) -> list[list[tuple[str, Hypothesis]]]: ...
-
-    def evaluate(self, model: Any, data: str, beam: Beam = Beam()) -> dict[str, Any]: ...
 
 
 class TrainedTranslator:
@@ -35,7 +22,7 @@ class TrainedTranslator:
         model: the network, in evaluation mode.
     """
 
-    def __init__(self, task: _Lines, model: Any):
+    def __init__(self, task: Translation, model: Any):
         self.task, self.model = task, model.eval()
 
     def translate(self, line: str, how: Beam | Draws = Beam()) -> str:
