@@ -84,7 +84,7 @@ class CrossEntropyPart {
     if (kNarrow) narrow_ = arena_.take<Item>(kTileSymbols * packed_depth<true>(std::max(a.D, room_)));
     if (a.grad_x) {
       packed_weight_ = arena_.take<Item>(packed_depth<kNarrow>(kTileSymbols) * features().padded());
-      packed_scores_ = arena_.take<Item>((room_ + kMaxRows - 1) / kMaxRows * kPart);
+      packed_scores_ = arena_.take<Item>((room_ + kColumns<kNarrow> - 1) / kColumns<kNarrow> * kPart);
     }
     from_.resize(kTileSymbols), to_.resize(kTileSymbols), sources_.resize(std::max(kTileSymbols, room_));
   }
@@ -115,7 +115,7 @@ class CrossEntropyPart {
 
  private:
   using Item = element<kNarrow>;
-  static constexpr int64_t kPart = kTileSymbols * kMaxRows + W;  // of packed scores, for some rows of x
+  static constexpr int64_t kPart = kTileSymbols * kColumns<kNarrow> + W;  // of packed scores, for some rows of x
 
   Panels features() const { return {a_.D, kTransposedVectors}; }
   Panels lanes() const { return {count_, kTransposedVectors}; }
@@ -266,7 +266,7 @@ class CrossEntropyPart {
     pack_rows<kNarrow>(sources_.data(), tile.size(), features(), packed_weight_);
     for (int64_t i = 0; i < tile.size(); ++i) sources_[i] = scores(tile) + i * stride_;
     parts_.clear();
-    each_tile(count_, kMaxRows, [&](int64_t first, int count) {
+    each_tile(count_, kColumns<kNarrow>, [&](int64_t first, int count) {
       Item* packed = packed_scores_ + int64_t(parts_.size()) * kPart;
       pack_transposed<kNarrow>(sources_.data(), tile.size(), stride_, first, count, packed, nullptr);
       parts_.push_back({count, packed, own_grad_x() + first * a_.D});

@@ -3,6 +3,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace unspool {
 
@@ -28,6 +32,18 @@ bool has_v4() {
          __builtin_cpu_supports("avx512vl");
 }
 
+// Tiles of bfloat16, and the leave of Linux to use their registers, which has to be asked for.
+bool has_tiles() {
+#if defined(__linux__)
+  constexpr int kAskForState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & (1u << 22)) || !(d & (1u << 24))) return false;
+  return syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 }  // namespace
 
 bool runs_here(std::string_view target) {
@@ -35,6 +51,7 @@ bool runs_here(std::string_view target) {
   if (target == "x86-64-v3") return has_v3();
   if (target == "x86-64-v4") return has_v4();
   if (target == "x86-64-v4-bf16") return has_v4() && __builtin_cpu_supports("avx512bf16");
+  if (target == "x86-64-v4-amx") return has_v4() && __builtin_cpu_supports("avx512bf16") && has_tiles();
   return target == "scalar";
 }
 

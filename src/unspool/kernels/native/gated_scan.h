@@ -280,6 +280,7 @@ class ForwardScan {
     element<kNarrow>* row = fed_row(n, own);
     auto entry = [&](int64_t i) { return mask ? h[i] * mask[units.first + i] : h[i]; };
     if constexpr (kNarrow) {
+      if (!mask) return narrow_row(h, units.size(), row + units.first / 2);
       for (int64_t i = 0; i < units.size(); i += 2)
         row[(units.first + i) / 2] = bfloat16_pair(entry(i), i + 1 < units.size() ? entry(i + 1) : 0.0f);
     } else {

@@ -1,11 +1,4 @@
-// Products of matrices: C (+)= A B with B packed into panels, A given by rows, in float or in bfloat16.
-//
-// A panel holds all K rows of V * W neighbouring columns of B, one row after the other, so that a tile of up to six rows
-// of C lives in registers while it runs down a panel:
-//
-//        panel: [K][V * W]                 tile: MR rows x V vectors of C
-//
-// In bfloat16 two neighbouring rows of B (and two neighbouring entries of a row of A) share 32 bits; sums are float.
+// Products of matrices: C (+)= A B with B packed into panels (panels.h), A given by rows.
 #pragma once
 
 #include <algorithm>
@@ -14,73 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "parallel.h"
-#include "simd.h"
+#include "panels.h"
 
 namespace unspool::UNSPOOL_TARGET {
-
-inline constexpr int kMaxRows = 6;      // of a tile
-inline constexpr int kMaxVectors = 8;   // of a tile
-inline constexpr int64_t kDepth = 256;  // of the part of a panel that stays in the first-level cache
-
-// Widest panel, in vectors, for a product with this many rows: as many sums as registers hold, at least eight in flight.
-inline int panel_vectors(int64_t rows) {
-  if constexpr (kRegisters == 32) return rows <= 3 ? 8 : 4;
-  return rows == 1 ? 8 : rows <= 3 ? 4 : rows == 4 || rows == 7 || rows == 8 ? 3 : 2;
-}
-
-constexpr int tile_rows(int vectors) {  // most rows of a tile with this many vectors
-  if (kRegisters == 32) return vectors == 8 ? 3 : kMaxRows;
-  return vectors == 8 ? 1 : vectors == 4 ? 3 : vectors == 3 ? 4 : kMaxRows;
-}
-
-// The lower or the upper half of a and of b, lane by lane in turn.
-template <bool kUpper>
-UNSPOOL_INLINE vf interleave(vf a, vf b) {
-#if defined(__clang__)
-  vf mixed{};
-  for (int i = 0; i < W; ++i) mixed[i] = (i % 2 ? b : a)[i / 2 + (kUpper ? W / 2 : 0)];
-  return mixed;
-#else
-  vi from{};
-  for (int i = 0; i < W; ++i) from[i] = i / 2 + i % 2 * W + (kUpper ? W / 2 : 0);
-  return __builtin_shuffle(a, b, from);
-#endif
-}
-
-// Rows of W floats become columns: log2(W) rounds, each of which interleaves the first half of the rows with the second.
-UNSPOOL_INLINE void transpose(vf (&rows)[W]) {
-  for (int round = 1; round < W; round *= 2) {
-    vf next[W];
-#pragma GCC unroll 16
-    for (int i = 0; i < W / 2; ++i) {
-      next[2 * i] = interleave<false>(rows[i], rows[i + W / 2]);
-      next[2 * i + 1] = interleave<true>(rows[i], rows[i + W / 2]);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < W; ++i) rows[i] = next[i];
-  }
-}
-
-template <bool kNarrow>
-struct Element;  // what one step down a panel takes: a float, or a pair of bfloat16
-template <>
-struct Element<false> {
-  using type = float;
-  static constexpr int per = 1;
-};
-template <>
-struct Element<true> {
-  using type = uint32_t;
-  static constexpr int per = 2;
-};
-template <bool kNarrow>
-using element = typename Element<kNarrow>::type;
-
-template <bool kNarrow>
-int64_t packed_depth(int64_t depth) {
-  return (depth + Element<kNarrow>::per - 1) / Element<kNarrow>::per;
-}
 
 // What a tile starts from.
 enum class Start { kZero, kBias, kAccumulate };
@@ -152,81 +81,57 @@ Tile<kNarrow> find_tile(int rows, int vectors) {
   return table[vectors == 8 ? 4 : vectors - 1][rows];
 }
 
-// Columns cut into panels: as many of the widest as fit, then narrower ones; the last one's missing lanes are zero.
-struct Panels {
-  int64_t columns;
-  int widest;
-
-  int64_t padded() const { return (columns + W - 1) / W * W; }
-  template <typename Visit>
-  void each(Visit&& visit) const {  // visit(first column, vectors)
-    int64_t at = 0;
-    for (int vectors = widest; vectors >= 1; vectors = vectors == 3 ? 2 : vectors / 2)
-      while (at + vectors * W <= padded()) {
-        visit(at, vectors);
-        at += vectors * W;
-      }
-  }
-};
-
-// Packs columns [0, columns) of B into panels, from one of two sources:
-//   kTransposed: B[k][n] = source[n * stride + k]      (a weight [N, K], as PyTorch stores it)
-//   otherwise:   B[k][n] = source[k * stride + n]
-// The rows go to the steps from `at_step` on of panels that are `all_steps` long.
-template <bool kNarrow, bool kTransposed>
-void pack_panels(const float* source, int64_t stride, int64_t depth, Panels panels, element<kNarrow>* packed,
-                 int64_t all_steps, int64_t at_step = 0) {
-  const int64_t steps = packed_depth<kNarrow>(depth);
-  panels.each([&](int64_t first, int vectors) {
-    const int64_t width = vectors * W, real = std::min<int64_t>(width, panels.columns - first);
-    element<kNarrow>* panel = packed + first * all_steps + at_step * width;
-    auto at = [&](int64_t k, int64_t n) {
-      if (k >= depth || n >= real) return 0.0f;
-      return kTransposed ? source[(first + n) * stride + k] : source[k * stride + first + n];
-    };
-    if constexpr (kNarrow) {
-      for (int64_t k = 0; k < steps; ++k)
-        for (int64_t n = 0; n < width; ++n) panel[k * width + n] = bfloat16_pair(at(2 * k, n), at(2 * k + 1, n));
-    } else if constexpr (kTransposed) {
-      const int64_t whole_n = real / W * W, whole_k = depth / W * W;
-      for (int64_t k = 0; k < whole_k; k += W)
-        for (int64_t n = 0; n < whole_n; n += W) {
-          vf block[W];
-          for (int i = 0; i < W; ++i) block[i] = load(source + (first + n + i) * stride + k);
-          transpose(block);
-          for (int i = 0; i < W; ++i) store(panel + (k + i) * width + n, block[i]);
-        }
-      for (int64_t n = 0; n < real; ++n) {
-        const float* row = source + (first + n) * stride;
-        for (int64_t k = n < whole_n ? whole_k : 0; k < depth; ++k) panel[k * width + n] = row[k];
-      }
-      for (int64_t k = 0; k < depth && real < width; ++k) std::fill(panel + k * width + real, panel + (k + 1) * width, 0.0f);
-    } else {
-      for (int64_t k = 0; k < depth; ++k) {
-        const float* row = source + k * stride + first;
-        for (int64_t n = 0; n < real; ++n) panel[k * width + n] = row[n];
-        std::fill(panel + k * width + real, panel + (k + 1) * width, 0.0f);
-      }
+// A small square of sums into `rows` rows of C, of which `columns` are real and as many as whole vectors may be written.
+inline void merge_sums(const float* sums, int64_t stride, int64_t rows, float* const* c, int64_t first, int64_t columns,
+                       int64_t writable, Start start, const float* bias) {
+  for (int64_t m = 0; m < rows; ++m) {
+    float* to = c[m] + first;
+    const float* from = sums + m * stride;
+    int64_t n = 0;
+    for (; n + W <= writable; n += W) {
+      vf sum = load(from + n);
+      if (start == Start::kBias) sum += load(bias + first + n);
+      store(to + n, start == Start::kAccumulate ? load(to + n) + sum : sum);
     }
-  });
-}
-
-// A row of A as [packed depth] pairs, for a narrow product.
-inline void narrow_row(const float* row, int64_t depth, uint32_t* pairs) {
-  int64_t k = 0;
-  for (; k + 1 < depth; k += 2) pairs[k / 2] = bfloat16_pair(row[k], row[k + 1]);
-  if (k < depth) pairs[k / 2] = bfloat16_pair(row[k], 0.0f);
-}
-
-// Calls visit(first, count) for tiles of nearly equal size, none above `most` rows.
-template <typename Visit>
-void each_tile(int64_t rows, int most, Visit&& visit) {
-  const int64_t tiles = (rows + most - 1) / most;
-  for (int64_t i = 0; i < tiles; ++i) {
-    const int64_t first = rows * i / tiles;
-    visit(first, static_cast<int>(rows * (i + 1) / tiles - first));
+    for (; n < columns; ++n) {
+      const float sum = from[n] + (start == Start::kBias ? bias[first + n] : 0.0f);
+      to[n] = start == Start::kAccumulate ? to[n] + sum : sum;
+    }
   }
 }
+
+#if defined(__AMX_BF16__)
+// `multiply` of pairs in tiles.
+inline void multiply_in_tiles(int64_t rows, const uint32_t* const* a, int64_t steps, const uint32_t* packed, Panels panels,
+                              float* const* c, Start start, const float* bias, bool padded_c) {
+  constexpr int64_t kAside = kDepth + 16;
+  alignas(64) uint32_t beside[kTileRows * kAside];
+  alignas(64) float sums[kTileRows * kTileRows];
+  const TileRegisters registers;
+  for (int64_t k = 0; k < steps; k += kDepth) {
+    const int64_t part = std::min(kDepth, steps - k);
+    for (int64_t row = 0; row < rows; row += kTileRows) {
+      const int64_t count = std::min(kTileRows, rows - row);
+      for (int64_t m = 0; m < whole_tiles(count); ++m) {
+        uint32_t* to = beside + m * kAside;
+        const int64_t real = m < count ? part : 0;
+        if (real) std::copy(a[row + m] + k, a[row + m] + k + real, to);
+        std::fill(to + real, to + whole_tiles(part), 0u);
+      }
+      panels.each([&](int64_t first, int vectors) {
+        for (int v = 0; v < vectors; v += 2) {
+          const int64_t at = first + v * W, wide = std::min<int64_t>(2, vectors - v) * W;
+          multiply_tiles(count > kTileSide, wide > W, beside, kAside, packed + first * steps + k * vectors * W + v * W,
+                         vectors * W, part, sums);
+          const int64_t real = std::min(wide, panels.columns - at);
+          if (real > 0) merge_sums(sums, kTileRows, count, c + row, at, real, padded_c ? wide : real / W * W,
+                                   k == 0 ? start : Start::kAccumulate, bias);
+        }
+      });
+    }
+  }
+}
+#endif
 
 // C[m][0..columns) (+)= sum_k A[m][k] B[k][.]: rows of A and C by pointers, B packed.
 // `padded_c`: C's rows have room for whole vectors. A bias, where given, has room for whole vectors too.
@@ -244,6 +149,10 @@ void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, con
       for (int64_t n = 0; n < panels.columns; ++n) c[m][n] = bias && start == Start::kBias ? bias[n] : 0.0f;
     return;
   }
+#if defined(__AMX_BF16__)
+  if constexpr (kNarrow)
+    if (rows >= 4) return multiply_in_tiles(rows, a, steps, packed, panels, c, start, bias, padded_c);
+#endif
   for (int64_t k = 0; k < steps; k += kDepth) {
     const int64_t part = std::min(kDepth, steps - k);
     const Start from = k == 0 ? start : Start::kAccumulate;
@@ -278,82 +187,32 @@ void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, con
   }
 }
 
-// Packs columns [first, first + count) of the rows of A as [steps][count], and adds the columns' sums to `totals`.
-// `width`: how many columns a row has. `packed` needs room for W floats more.
-template <bool kNarrow>
-void pack_transposed(const float* const* rows, int64_t depth, int64_t width, int64_t first, int count,
-                     element<kNarrow>* packed, float* totals) {
-  float sums[std::max(kMaxRows, W)] = {};
-  if (!kNarrow && first + W <= width && W >= kMaxRows) {
-    vf sum{};
-    for (int64_t k = 0; k < depth; ++k) {  // each store overlaps the next, which mends what it wrote too much
-      const vf row = load(rows[k] + first);
-      store(reinterpret_cast<float*>(packed) + k * count, row);
-      sum += row;
-    }
-    store(sums, sum);
-  } else {
-    constexpr int per = Element<kNarrow>::per;
-    for (int64_t k = 0; k < depth; k += per) {
-      const float* row = rows[k] + first;
-      const float* next = per == 2 && k + 1 < depth ? rows[k + 1] + first : nullptr;
-      for (int m = 0; m < count; ++m) {
-        const float second = next ? next[m] : 0.0f;
-        if constexpr (kNarrow) {
-          packed[k / 2 * count + m] = bfloat16_pair(row[m], second);
-        } else {
-          packed[k * count + m] = row[m];
-        }
-        sums[m] += row[m] + second;
-      }
-    }
-  }
-  if (totals)
-    for (int m = 0; m < count; ++m) totals[first + m] += sums[m];
-}
-
-// Packs rows of data, given by pointers, as the panels of B: B[k][n] = rows[k][n].
-template <bool kNarrow>
-void pack_rows(const float* const* rows, int64_t depth, Panels panels, element<kNarrow>* packed) {
-  const int64_t steps = packed_depth<kNarrow>(depth);
-  panels.each([&](int64_t first, int vectors) {
-    const int64_t width = vectors * W, real = std::min<int64_t>(width, panels.columns - first);
-    element<kNarrow>* panel = packed + first * steps;
-    for (int64_t k = 0; k < steps; ++k) {
-      element<kNarrow>* to = panel + k * width;
-      if constexpr (kNarrow) {
-        const float* row = rows[2 * k] + first;
-        const float* next = 2 * k + 1 < depth ? rows[2 * k + 1] + first : nullptr;
-        for (int64_t n = 0; n < real; ++n) to[n] = bfloat16_pair(row[n], next ? next[n] : 0.0f);
-      } else {
-        const float* row = rows[k] + first;
-        if (real == width)
-          for (int v = 0; v < vectors; ++v) store(to + v * W, load(row + v * W));
-        else
-          for (int64_t n = 0; n < real; ++n) to[n] = row[n];
-      }
-      for (int64_t n = real; n < width; ++n) to[n] = 0;
-    }
-  });
-}
-
-// Widest panel, in vectors, for the product below: one that leaves registers for kMaxRows rows.
-inline constexpr int kTransposedVectors = kRegisters == 32 ? 4 : 2;
-
-// Some neighbouring columns of A, packed by pack_transposed, and where their rows of C begin.
-template <bool kNarrow>
-struct PackedColumns {
-  int count;
-  const element<kNarrow>* packed;
-  float* c;
-};
-
 // C[m][n] (+)= sum_k a[k][m] b[k][n] for the columns m of A in `parts`: a gradient of a weight from rows of data.
 // `packed_b` comes from pack_rows. All parts run down one panel before the next one begins.
 template <bool kNarrow>
 void multiply_transposed(const std::vector<PackedColumns<kNarrow>>& parts, int64_t depth,
                          const element<kNarrow>* packed_b, Panels panels, int64_t c_stride, Start start) {
   const int64_t steps = packed_depth<kNarrow>(depth);
+#if defined(__AMX_BF16__)
+  if constexpr (kNarrow) {
+    alignas(64) float sums[kTileRows * kTileRows];
+    const TileRegisters registers;
+    panels.each([&](int64_t first, int vectors) {
+      for (const auto& part : parts) {
+        float* rows[kTileRows];
+        for (int m = 0; m < part.count; ++m) rows[m] = part.c + m * c_stride;
+        for (int v = 0; v < vectors; v += 2) {
+          const int64_t at = first + v * W, wide = std::min<int64_t>(2, vectors - v) * W;
+          multiply_tiles(part.count > kTileSide, wide > W, part.packed, whole_tiles(steps),
+                         packed_b + first * steps + v * W, vectors * W, steps, sums);
+          const int64_t real = std::min(wide, panels.columns - at);
+          if (real > 0) merge_sums(sums, kTileRows, part.count, rows, at, real, real / W * W, start, nullptr);
+        }
+      }
+    });
+    return;
+  }
+#endif
   panels.each([&](int64_t first, int vectors) {
     const bool overhangs = first + vectors * W > panels.columns;
     for (const auto& part : parts) {

@@ -21,12 +21,12 @@ class WeightGradients {
     if (!for_x && !for_h) return;
     std::vector<Group> groups;
     for (int64_t g = 0; g < a_.G; ++g)
-      each_tile(a_.H, kMaxRows, [&](int64_t first, int count) { groups.push_back({g, first, count}); });
+      each_tile(a_.H, kColumns<kNarrow>, [&](int64_t first, int count) { groups.push_back({g, first, count}); });
     const Range mine = share_of(groups.size(), thread_, threads_);
     for (int64_t i = mine.first; i < mine.last; ++i) clear(groups[i]);
     constexpr int64_t kBlock = kDepth * Element<kNarrow>::per, kTogether = 16;  // rows of data; groups of columns
     const Panels h_panels{a_.H, kTransposedVectors}, x_panels{a_.I, kTransposedVectors};
-    constexpr int64_t kPart = kDepth * kMaxRows + W;
+    constexpr int64_t kPart = kDepth * kColumns<kNarrow> + W;
     auto* packed_g = arena_.take<element<kNarrow>>(kTogether * kPart);
     auto* packed_h = arena_.take<element<kNarrow>>(grads_.weight_hh ? kDepth * h_panels.padded() : 0);
     auto* packed_x = arena_.take<element<kNarrow>>(grads_.weight_ih ? kDepth * x_panels.padded() : 0);

@@ -86,6 +86,32 @@ UNSPOOL_INLINE uint32_t bfloat16_pair(float first, float second) {
   return to_bfloat16(first) | (to_bfloat16(second) << 16);
 }
 
+// Lanes of a as the first and lanes of b as the second of pairs.
+UNSPOOL_INLINE vu pairs_of(vf a, vf b) {
+#if defined(__AVX512BF16__)
+  typedef uint16_t half __attribute__((vector_size(W * 2)));
+  const vu first = __builtin_convertvector((half)_mm512_cvtneps_pbh((__m512)a), vu);
+  return first | __builtin_convertvector((half)_mm512_cvtneps_pbh((__m512)b), vu) << 16;
+#else
+  auto narrow = [](vf x) {
+    const vu bits = as_bits(x), rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return (bits & 0x7fffffffu) > splat_bits(0x7f800000u) ? (bits >> 16) | 0x40u : rounded;
+  };
+  return narrow(a) | narrow(b) << 16;
+#endif
+}
+
+// W pairs of the 2 * W neighbouring floats from p on.
+UNSPOOL_INLINE vu load_pairs(const float* p) {
+#if defined(__AVX512BF16__)
+  return (vu)_mm512_cvtne2ps_pbh((__m512)load(p + W), (__m512)load(p));
+#else
+  uint32_t pairs[W];
+  for (int i = 0; i < W; ++i) pairs[i] = bfloat16_pair(p[2 * i], p[2 * i + 1]);
+  return load_bits(pairs);
+#endif
+}
+
 // sum + first(a) * first(b) + second(a) * second(b) in each lane, accumulated in float.
 UNSPOOL_INLINE vf dot_bfloat16(vf sum, vu a, vu b) {
 #if defined(__AVX512BF16__)
@@ -95,6 +121,34 @@ UNSPOOL_INLINE vf dot_bfloat16(vf sum, vu a, vu b) {
   sum += as_float(a << 16) * as_float(b << 16);
   return sum + as_float(a & high) * as_float(b & high);
 #endif
+}
+
+// The lower or the upper half of a and of b, lane by lane in turn.
+template <bool kUpper>
+UNSPOOL_INLINE vf interleave(vf a, vf b) {
+#if defined(__clang__)
+  vf mixed{};
+  for (int i = 0; i < W; ++i) mixed[i] = (i % 2 ? b : a)[i / 2 + (kUpper ? W / 2 : 0)];
+  return mixed;
+#else
+  vi from{};
+  for (int i = 0; i < W; ++i) from[i] = i / 2 + i % 2 * W + (kUpper ? W / 2 : 0);
+  return __builtin_shuffle(a, b, from);
+#endif
+}
+
+// Rows of W floats become columns: log2(W) rounds, each of which interleaves the first half of the rows with the second.
+UNSPOOL_INLINE void transpose(vf (&rows)[W]) {
+  for (int round = 1; round < W; round *= 2) {
+    vf next[W];
+#pragma GCC unroll 16
+    for (int i = 0; i < W / 2; ++i) {
+      next[2 * i] = interleave<false>(rows[i], rows[i + W / 2]);
+      next[2 * i + 1] = interleave<true>(rows[i], rows[i + W / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) rows[i] = next[i];
+  }
 }
 
 }  // namespace unspool::UNSPOOL_TARGET
