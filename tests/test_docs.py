@@ -53,7 +53,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_command_and_flag_of_the_pages_exists():
-    commands = [f"{verb} {task}" for verb in ("train", "check") for task in ("tagging", "translation")]
+    commands = [f"{verb} {task}" for verb in ("train", "check") for task in ("tagging", "translation", "speech")]
     commands += ["train language-modeling", "bench engine", "evaluate", "predict", "generate", "diagnose", "lab"]
     known = {"--fix"}.union(*(_flags_of(*command.split()) for command in commands))
     # read from the sources, since what they import need not be installed

@@ -141,6 +141,12 @@ def main() -> None:
     batches = task.batches(encoded)
     found: dict[str, dict[int, list[int]]] = {"unspool": {}, "plain PyTorch": {}}
 
+    def rounded() -> None:
+        task.precision = "bfloat16"
+        for _, source, lengths in batches:
+            task.search(ours.model, source, lengths, beam)
+        task.precision = "float32"
+
     def own() -> None:
         for rows, source, lengths in batches:
             hypotheses = task.search(ours.model, source, lengths, beam)
@@ -163,7 +169,12 @@ def main() -> None:
                     task.target.never,
                 )
 
-    contenders = {"unspool": own, "plain PyTorch": other, "plain PyTorch, one by one": one_by_one}
+    contenders = {
+        "unspool": own,
+        "unspool, bfloat16": rounded,
+        "plain PyTorch": other,
+        "plain PyTorch, one by one": one_by_one,
+    }
     result: dict[str, Any] = {
         "versions": {name: version(name) for name in ("torch", "unspool")} | {"python": platform.python_version()},
         "machine": describe_machine(),
@@ -182,7 +193,8 @@ def main() -> None:
                 contenders[name]()
                 if turn:
                     seconds[name].append(time.perf_counter() - begin)
-        ratios = {name: ratio_spread(seconds[name], seconds["unspool"]) for name in list(contenders)[1:]}
+        pairs = [(own, peer) for own in list(contenders)[:2] for peer in list(contenders)[2:]]
+        ratios = {f"{own} to {peer}": ratio_spread(seconds[peer], seconds[own]) for own, peer in pairs}
         speeds = {name: len(encoded) / statistics.median(taken) for name, taken in seconds.items()}
         result["threads"][threads] = {
             "sentences_per_second": speeds,

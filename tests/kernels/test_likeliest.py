@@ -98,3 +98,13 @@ def test_gradients_are_pytorchs():
 def test_sizes_that_do_not_fit(given):
     with pytest.raises(ShapeError, match="linear_likeliest"):
         linear_likeliest(*given)
+
+
+@native
+def test_products_in_bfloat16_round_their_factors(instruction_set, threads):
+    torch.manual_seed(2)
+    x, weight, bias = (t.float() for t in _inputs(37, 500, 33))
+    found = linear_likeliest(x, weight, bias, 500, narrow=True)
+    rounded = functional.linear(x.bfloat16().double(), weight.bfloat16().double(), bias.double()).log_softmax(-1)
+    values = torch.empty_like(rounded).scatter(1, found.symbols, found.log_probabilities.double())
+    torch.testing.assert_close(values, rounded, atol=1e-4, rtol=1e-4)

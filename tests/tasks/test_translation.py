@@ -184,3 +184,12 @@ def test_translations_are_drawn_and_equal_seeds_draw_equal_ones(learned, capsys)
     assert draw("--seed", 1, "--n-best", 3) == draw("--seed", 1, "--n-best", 3) != draw("--seed", 2, "--n-best", 3)
     assert call("predict", learned / "m", learned / "two.in", "--temperature", 1, "--beam-size", 2) == 2
     assert "--beam-size means nothing to a translator that draws" in capsys.readouterr().err
+
+
+def test_products_in_bfloat16_give_the_same_reversals(learned, capsys):
+    files = [learned / "test.in", "--precision"]
+    assert call("predict", learned / "m", *files, "bfloat16") == 0
+    found, wanted = capsys.readouterr().out.splitlines(), (learned / "test.out").read_text().splitlines()
+    assert sum(one == other for one, other in zip(found, wanted, strict=True)) > 0.95 * len(wanted)
+    assert call("predict", learned / "m", *files, "float8") == 2
+    assert "precision must be float32 or bfloat16, got 'float8'" in capsys.readouterr().err

@@ -37,6 +37,7 @@ _PREDICT = (
     ("--top-p", float, "X", "translator: draw from the likeliest X of probability"),
     ("--seed", int, "N", "translator: of what is drawn (default: 0)"),
     ("--attention", Path, "FILE.html", "translator: a page of where it looked"),
+    ("--precision", str, "KIND", "translator: float32, or bfloat16 products, faster where there is AMX"),
     ("--format", str, "KIND", "recogniser: text, json, srt or vtt (default: text)"),
     ("--raw-rate", int, "N", "recogniser: samples a second of raw sound on stdin"),
     ("--endpoint-seconds", float, "X", "recogniser: silence that ends an utterance"),
@@ -148,9 +149,7 @@ def build_parser() -> ArgumentParser:
 
 
 def _command(among: Any, name: str, help: str, description: str, run: Callable[..., None]) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = among.add_parser(
-        name, help=help.splitlines()[0], description=description or help or None
-    )
+    parser = among.add_parser(name, help=help.splitlines()[0], description=description or help or None)
     parser.set_defaults(run=run)
     return parser
 

@@ -133,7 +133,8 @@ def _run(
     return x.new_tensor(nats), gradients
 
 
-def _scores(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: bool) -> Tensor:
+def linear_scores(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: bool) -> Tensor:
+    """x @ weight.T + bias in the type of x, the product's factors rounded to bfloat16 if `narrow`."""
     with torch.autocast(x.device.type, enabled=False):
         if not narrow:
             return functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
@@ -145,7 +146,7 @@ def _reference(
     x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, ignore_index: int, narrow: bool
 ) -> Tensor:
     def nats(x: Tensor, targets: Tensor) -> Tensor:
-        scores = _scores(x, weight, bias, narrow)
+        scores = linear_scores(x, weight, bias, narrow)
         return functional.cross_entropy(scores, targets, ignore_index=ignore_index, reduction="sum")
 
     rows = max(1, _MOST_SCORES // max(1, len(weight)))
@@ -160,7 +161,7 @@ def _gradients(
     """The gradients of x, weight and bias, from operations that have gradients themselves."""
     kept = targets != ignore_index
     x_kept, symbols = x[kept], targets[kept]
-    softmax = _scores(x_kept, weight, bias, narrow).softmax(-1)
+    softmax = linear_scores(x_kept, weight, bias, narrow).softmax(-1)
     scores = (softmax - functional.one_hot(symbols, len(weight)).to(x.dtype)) * grad_nats
     rows = kept.nonzero().squeeze(-1)
     grad_x = torch.zeros_like(x).index_copy(0, rows, scores @ weight)

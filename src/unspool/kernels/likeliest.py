@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from unspool.errors import ShapeError
 from unspool.kernels import isa
+from unspool.kernels.cross_entropy import linear_scores
 from unspool.kernels.dispatch import is_eager, is_transformed, refusal
 from unspool.types import Float, Int
 
@@ -32,7 +32,11 @@ class Likeliest(NamedTuple):
 
 
 def linear_likeliest(
-    x: Float[Tensor, "N D"], weight: Float[Tensor, "V D"], bias: Float[Tensor, " V"] | None, count: int
+    x: Float[Tensor, "N D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, " V"] | None,
+    count: int,
+    narrow: bool = False,
 ) -> Likeliest:
     """The `count` likeliest symbols of each row (all, where there are fewer), with their log-probabilities in nats.
 
@@ -41,6 +45,7 @@ def linear_likeliest(
         weight: one row per symbol.
         bias: of each symbol.
         count: at least 1.
+        narrow: matrix products in bfloat16 (their sums in float32), all else in the type of x.
 
     Raises:
         ShapeError: sizes do not fit together.
@@ -56,11 +61,11 @@ def linear_likeliest(
     wants_gradients = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
     native = is_eager(given) and not is_transformed() and refusal(("x", "weight", "bias"), given) is None
     if wants_gradients or not native:
-        scores = functional.linear(x, weight, bias)
+        scores = linear_scores(x, weight, bias, narrow)
         log_partition = scores.logsumexp(-1)
         values, symbols = scores.topk(count)
         return Likeliest(values - log_partition.unsqueeze(-1), symbols, log_partition)
     found = Likeliest(x.new_empty(len(x), count), x.new_empty(len(x), count, dtype=torch.long), x.new_empty(len(x)))
     dense = [None if t is None else t.detach().contiguous() for t in given]
-    isa._native.likeliest(*dense, count, torch.get_num_threads(), *found)
+    isa._native.likeliest(*dense, count, narrow, torch.get_num_threads(), *found)
     return found

@@ -167,7 +167,7 @@ class Seq2Seq(nn.Module):
     ) -> tuple[Float[Tensor, "B O"], Decoding]:
         """One step of the decoder; rows may be several hypotheses of each sentence of the memory, side by side."""
         x = torch.cat([embedded, state.fed], -1) if self.input_feeding else embedded
-        h, stack = self.decoder.step(x, state.stack)
+        (h,), stack = self.decoder(x.unsqueeze(0), state.stack)
         sentences = len(memory.values) if memory else len(h)
         queries = h.view(sentences, -1, h.shape[-1]).transpose(0, 1)  # hypotheses in the place of time
         found, looked = self._look(queries, memory)
@@ -179,9 +179,9 @@ class Seq2Seq(nn.Module):
         self, h: Float[Tensor, "T B H"], memory: Memory | None
     ) -> tuple[Float[Tensor, "T B O"], Float[Tensor, "T B S"]]:
         if self.attention is None or memory is None:
-            return torch.tanh(self.combine(h)), h.new_zeros(*h.shape[:2], 0)
+            return torch.tanh(self.combine(h)).to(h.dtype), h.new_zeros(*h.shape[:2], 0)
         found = self.attention(h, memory)
-        return torch.tanh(self.combine(torch.cat([h, found.context], -1))), found.weights
+        return torch.tanh(self.combine(torch.cat([h, found.context], -1))).to(h.dtype), found.weights
 
     def logits(self, outputs: Float[Tensor, "*N O"]) -> Float[Tensor, "*N V"]:
         """Unnormalized log-probabilities of every target symbol."""
@@ -191,7 +191,8 @@ class Seq2Seq(nn.Module):
         """Cross-entropy of the targets in nats; what label smoothing adds is a penalty of training."""
         outputs, targets = self(batch).flatten(0, 1), batch.targets.flatten()
         weight = self.target_embedding.weight
-        nats = linear_cross_entropy(outputs, weight, self.bias, targets, ignore_index=IGNORED)
+        narrow = torch.is_autocast_enabled(outputs.device.type)
+        nats = linear_cross_entropy(outputs, weight, self.bias, targets, IGNORED, narrow)
         known = targets != IGNORED
         count = int(known.sum())
         penalty = nats.new_zeros(())
@@ -242,10 +243,10 @@ class _Bridge(nn.Module):
         self.maps = nn.ModuleDict({name: nn.Linear(2 * a, b) for name, a, b in sizes if name in self.mapped})
 
     def forward(self, state: tuple[Any, Any], initial: Any) -> Any:
-        ahead, behind = state
-        found = {
-            name: self.maps[name](torch.cat([getattr(ahead, name), getattr(behind, name)], -1)) for name in self.mapped
-        }
+        found = {}
+        for name in self.mapped:
+            last = torch.cat([getattr(side, name) for side in state], -1)
+            found[name] = self.maps[name](last).to(last.dtype)
         return initial._replace(**{name: torch.tanh(value) if name == "h" else value for name, value in found.items()})
 
 

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import torch
 from torch.nn.functional import linear
 
 from unspool.kernels import Likeliest, linear_likeliest
@@ -56,18 +57,19 @@ class LinearSoftmax:
 
     def __init__(self, features: Float[Tensor, "N D"], weight: Float[Tensor, "V D"], bias: Float[Tensor, " V"]):
         self.features, self.weight, self.bias = features, weight, bias
+        self.narrow = torch.is_autocast_enabled(features.device.type)
         self._found: Likeliest | None = None
 
     def likeliest(self, count: int) -> tuple[Float[Tensor, "N C"], Int[Tensor, "N C"]]:
         """See `Choices`."""
-        self._found = linear_likeliest(self.features, self.weight, self.bias, count)
+        self._found = linear_likeliest(self.features, self.weight, self.bias, count, self.narrow)
         return self._found.log_probabilities, self._found.symbols
 
     def log_probability(self, symbol: int) -> Float[Tensor, " N"]:
         """See `Choices`."""
-        found = self._found or linear_likeliest(self.features, self.weight, self.bias, 1)
+        found = self._found or linear_likeliest(self.features, self.weight, self.bias, 1, self.narrow)
         return self.features @ self.weight[symbol] + self.bias[symbol] - found.log_partition
 
     def all(self) -> Float[Tensor, "N V"]:
         """See `Choices`."""
-        return linear(self.features, self.weight, self.bias).log_softmax(-1)
+        return linear(self.features, self.weight, self.bias).float().log_softmax(-1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from unspool.config import require
 from unspool.errors import CheckpointError, ConfigError
 from unspool.search import Beam, Draws, Sampling
 from unspool.search.ctc import PrefixBeam
@@ -19,7 +20,7 @@ _BEAM = {"beam_size": "size", "n_best": "num_best"} | {
 }
 _SAMPLING = {f.name for f in fields(Sampling)}
 _DRAWS = {*_SAMPLING, "seed"}
-_TRANSLATION = {*_BEAM, *_DRAWS, "scores", "attention"}
+_TRANSLATION = {*_BEAM, *_DRAWS, "scores", "attention", "precision"}
 
 
 _LISTENING = {f.name for f in fields(Listening)} - {"beam"}
@@ -65,8 +66,10 @@ def predict(model: Any, sources: Sequence[str], **options: Any) -> Iterator[str]
         return model.predict_text(source) if is_text else model.predict_file(source, skip)
     if isinstance(model, TrainedTranslator):
         _refuse(options, _TRANSLATION, "translator")
+        model.task.precision = precision = options.get("precision", "float32")
+        require(precision in ("float32", "bfloat16"), "precision", precision, "float32 or bfloat16")
         if _DRAWS & options.keys():
-            _refuse(options, {*_DRAWS, "n_best", "scores"}, "translator that draws")
+            _refuse(options, {*_DRAWS, "n_best", "scores", "precision"}, "translator that draws")
             sampling = Sampling(**{name: options[name] for name in _SAMPLING & options.keys()})
             generator = torch.Generator().manual_seed(options.get("seed", 0))
             draws = Draws(sampling, options.get("n_best", 1), generator)

@@ -5,6 +5,6 @@
 
 namespace unspool::UNSPOOL_TARGET {
 
-void likeliest(const LikeliestArguments& a) { likeliest_of(a); }
+void likeliest(const LikeliestArguments& a) { a.narrow ? likeliest_as<true>(a) : likeliest_as<false>(a); }
 
 }  // namespace unspool::UNSPOOL_TARGET

@@ -27,6 +27,7 @@ struct LikeliestShared {
   int64_t* const symbols;
 };
 
+template <bool kNarrow>
 class LikeliestPart {
  public:
   LikeliestPart(const LikeliestArguments& a, const LikeliestShared& shared, int member, int members, Barrier& barrier)
@@ -35,7 +36,8 @@ class LikeliestPart {
         most_(shared.most + member * room_), total_(shared.total + member * room_),
         values_(shared.values + member * room_ * a.count), found_(shared.symbols + member * room_ * a.count),
         scores_(arena_.take<float>(kTileSymbols * stride_)), least_(arena_.take<float>(room_)),
-        no_bias_(arena_.take<float>(kTileSymbols)), packed_(arena_.take<float>(a.D * room_)) {
+        no_bias_(arena_.take<float>(kTileSymbols)), packed_(arena_.take<Item>(packed_depth<kNarrow>(a.D) * room_)),
+        narrow_(arena_.take<Item>(kNarrow ? kTileSymbols * packed_depth<kNarrow>(a.D) : 0)) {
     std::fill(no_bias_, no_bias_ + kTileSymbols, 0.0f);
   }
 
@@ -51,12 +53,14 @@ class LikeliestPart {
   }
 
  private:
+  using Item = element<kNarrow>;
   static constexpr float kLeast = std::numeric_limits<float>::lowest();
   static constexpr float kNone = -std::numeric_limits<float>::infinity();
 
   void search(const float* x, int64_t rows) {
     const Panels lanes{rows, kTransposedVectors};
-    pack_panels<false, true>(x, a_.D, a_.D, lanes, packed_, a_.D);
+    const int64_t steps = packed_depth<kNarrow>(a_.D);
+    pack_panels<kNarrow, true>(x, a_.D, a_.D, lanes, packed_, steps);
     std::fill(most_, most_ + room_, kLeast);
     std::fill(total_, total_ + room_, 0.0f);
     std::fill(values_, values_ + rows * a_.count, kNone);
@@ -64,15 +68,22 @@ class LikeliestPart {
     std::fill(least_, least_ + rows, kNone);
     std::fill(least_ + rows, least_ + room_, -kNone);  // lanes that are no rows find nothing
     const int64_t tiles = (symbols_.size() + kTileSymbols - 1) / kTileSymbols;
-    const float* from[kTileSymbols];
+    const Item* from[kTileSymbols];
     float* to[kTileSymbols];
     for (int64_t t = 0; t < tiles; ++t) {
       const Range part = share_of(symbols_.size(), int(t), int(tiles), kMaxRows);
       const int64_t begin = symbols_.first + part.first;
-      for (int64_t i = 0; i < part.size(); ++i) from[i] = a_.weight + (begin + i) * a_.D, to[i] = scores_ + i * stride_;
-      multiply<false>(part.size(), from, a_.D, packed_, lanes, to, Start::kZero, nullptr, true);
+      for (int64_t i = 0; i < part.size(); ++i) from[i] = row(begin + i, narrow_ + i * steps), to[i] = scores_ + i * stride_;
+      multiply<kNarrow>(part.size(), from, a_.D, packed_, lanes, to, Start::kZero, nullptr, true);
       for (int64_t r = 0; r < rows; r += W) take(begin, part.size(), r);
     }
+  }
+
+  // A symbol's weights, in pairs if need be.
+  const Item* row(int64_t symbol, Item* room) const {
+    const float* weights = a_.weight + symbol * a_.D;
+    if constexpr (!kNarrow) return weights;
+    else return narrow_row(weights, a_.D, room), room;
   }
 
   // A tile's symbols, for W rows.
@@ -143,17 +154,19 @@ class LikeliestPart {
   float* const scores_;   // [kTileSymbols][stride]
   float* const least_;    // [room] what a score has to exceed
   float* const no_bias_;  // [kTileSymbols]
-  float* const packed_;   // [D][room]
+  Item* const packed_;    // [D][room]
+  Item* const narrow_;    // [kTileSymbols][D]
 };
 
-inline void likeliest_of(const LikeliestArguments& a) {
+template <bool kNarrow>
+void likeliest_as(const LikeliestArguments& a) {
   const double products = double(a.N) * double(a.V) * double(a.D);
   const int threads = int(std::min<double>(a.threads, 1 + products / 5e5));
   Arena arena;
   const int64_t panel = kTransposedVectors * W, chunks = std::max<int64_t>(1, (a.N + kChunkRows - 1) / kChunkRows);
   const LikeliestShared shared(arena, a.count, threads, ((a.N + chunks - 1) / chunks + panel - 1) / panel * panel);
   run_team(threads, [&](int member, Barrier& barrier, int members) {
-    LikeliestPart(a, shared, member, members, barrier).run();
+    LikeliestPart<kNarrow>(a, shared, member, members, barrier).run();
   });
 }
 

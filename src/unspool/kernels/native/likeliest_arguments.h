@@ -9,6 +9,7 @@ namespace unspool {
 struct LikeliestArguments {
   int64_t N, D, V;
   int64_t count;  // of symbols for each row, in 1..V
+  bool narrow;    // products in bfloat16, sums in float
   int threads;
   const float* x;       // [N, D]
   const float* weight;  // [V, D]

@@ -100,9 +100,6 @@ def tidy(text: str) -> str:
 
 def join(transcripts: Sequence[Transcript]) -> Transcript:
     """One transcript of parts that follow each other."""
-    return Transcript(
-        " ".join(part.text for part in transcripts if part.text),
-        [word for part in transcripts for word in part.words],
-        sum(part.log_probability for part in transcripts),
-        sum(part.score for part in transcripts),
-    )
+    text = " ".join(part.text for part in transcripts if part.text)
+    words = [word for part in transcripts for word in part.words]
+    return Transcript(text, words, sum(p.log_probability for p in transcripts), sum(p.score for p in transcripts))

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from unspool.data import Tokenizer
-from unspool.errors import ConfigError
+from unspool.errors import CheckpointError, ConfigError
 from unspool.models import LanguageModel
 from unspool.search.ctc import GreedySearch, PrefixBeam, PrefixSearch, Scorer
 from unspool.search.ngram import HotWords, NGram, WordScorer
+from unspool.tasks.character_model import read_character_model
 from unspool.tasks.speech.alphabet import Alphabet
 
 
@@ -46,35 +47,35 @@ class Listening:
         if self.beam is None and (self.language_model or self.hot_words):
             object.__setattr__(self, "beam", PrefixBeam())
 
-    def searches(
-        self, alphabet: Alphabet, texts: Callable[[], Sequence[str]], load: Callable[[Path], tuple[Any, Tokenizer]]
-    ) -> Callable[[], Any]:
+    def searches(self, alphabet: Alphabet, texts: Callable[[], Sequence[str]]) -> Callable[[], Any]:
         """What makes a search for one utterance.
 
         Args:
             alphabet: of the recogniser.
             texts: the training texts.
-            load: a language model and its tokenizer from a folder.
 
         Raises:
-            ConfigError, DataError: the language model cannot be read.
+            CheckpointError, ConfigError, DataError: the language model cannot be used.
         """
         beam = self.beam
         if beam is None:
             return GreedySearch
         scorers: list[tuple[float, Scorer]] = []
         if self.language_model:
-            scorers.append((self.lm_weight, self._language_model(alphabet, texts, load)))
+            scorers.append((self.lm_weight, self._language_model(alphabet, texts)))
         if self.hot_words:
             scorers.append((self.hot_boost, HotWords(self.hot_words, alphabet.pieces())))
         return lambda: PrefixSearch(beam, scorers)
 
-    def _language_model(
-        self, alphabet: Alphabet, texts: Callable[[], Sequence[str]], load: Callable[[Path], tuple[Any, Tokenizer]]
-    ) -> Scorer:
+    def _language_model(self, alphabet: Alphabet, texts: Callable[[], Sequence[str]]) -> Scorer:
         path = Path(self.language_model)
         if path.is_dir():
-            return RecurrentScorer(*load(path), alphabet.pieces())
+            context = read_character_model(path)
+            if context.is_backward:
+                raise CheckpointError(
+                    f"{path}: reads texts from their end; a recogniser needs one that reads forwards."
+                )
+            return RecurrentScorer(context.model, context.tokenizer, alphabet.pieces())
         if self.language_model == "train":
             ngram = NGram.learn((text.split() for text in texts()), self.lm_order)
         else:

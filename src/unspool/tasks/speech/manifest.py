@@ -15,8 +15,6 @@ from unspool.errors import DataError
 from unspool.files import read_lines
 from unspool.tasks.speech.features import FeatureSettings, add_deltas
 
-_WHO = ("utterance", "id")
-
 
 class Utterance(NamedTuple):
     """One recording, or a part of one, and its text.
@@ -126,7 +124,7 @@ def _arrays(path: Path) -> Iterator[Utterance]:
     if not table.exists():
         raise DataError(f"{path}: expected {table.name} beside it, with the columns utterance and text.")
     for where, row in _table(table):
-        name, text = next((row[key] for key in _WHO if key in row), None), row.get("text")
+        name, text = row.get("utterance"), row.get("text")
         if not isinstance(name, str) or not isinstance(text, str):
             raise DataError(f"{where}: expected the columns utterance and text, found {', '.join(row)}.")
         if name not in known:

@@ -18,7 +18,6 @@ from unspool.errors import CheckpointError, DataError
 from unspool.models.ctc import CTCModel, SpeechBatch, needed_steps
 from unspool.search.ctc import GreedySearch
 from unspool.tasks.base import BatchSource, Reading, Task
-from unspool.tasks.character_model import read_character_model
 from unspool.tasks.speech.alphabet import Alphabet, Transcript, tidy
 from unspool.tasks.speech.features import FeatureSettings, features_of
 from unspool.tasks.speech.listening import Listening
@@ -172,16 +171,7 @@ class Speech(Task):
 
     def searches(self, listening: Listening) -> Callable[[], Any]:
         """What makes a search for one utterance."""
-
-        def load(folder: Path) -> tuple[Any, Any]:
-            context = read_character_model(folder)
-            if context.is_backward:
-                raise CheckpointError(
-                    f"{folder}: reads texts from their end; a recogniser needs one that reads forwards."
-                )
-            return context.model, context.tokenizer
-
-        return listening.searches(self.alphabet, lambda: self._stored("train").texts, load)
+        return listening.searches(self.alphabet, lambda: self._stored("train").texts)
 
     def frames_of(self, signal: np.ndarray) -> np.ndarray:
         """Normalized features of samples [N], or of features [T, F].

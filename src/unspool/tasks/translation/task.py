@@ -39,6 +39,7 @@ class Translation(Task):
         self.data: TranslationData = settings["data"]
         self.model: TranslatorSettings = settings["model"]
         self.source, self.target, self.folder = source, target, folder
+        self.precision = "float32"  # of matrix products in a search
 
     @classmethod
     def prepare(cls, settings: Mapping[str, Any], folder: Path) -> Self:
@@ -167,11 +168,12 @@ class Translation(Task):
         """The hypotheses of each of some sources side by side, the best first; draws keep no attention."""
         model.eval()
         lengths = lengths.to(model.bias.device)
-        work = Translating(model, source.to(lengths.device), lengths)
         first, longest = torch.full_like(lengths, BEGIN), 2 * lengths + 10
-        if isinstance(how, Draws):
-            return sample_sequences(work, work.start, first, END, longest, how, self.target.never)
-        return beam_search(work, work.start, first, END, longest, how, self.target.never, keep_attention)
+        with torch.autocast(lengths.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            work = Translating(model, source.to(lengths.device), lengths)
+            if isinstance(how, Draws):
+                return sample_sequences(work, work.start, first, END, longest, how, self.target.never)
+            return beam_search(work, work.start, first, END, longest, how, self.target.never, keep_attention)
 
     @property
     def _replaces(self) -> bool:
