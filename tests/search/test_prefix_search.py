@@ -184,3 +184,27 @@ def test_hot_words_count_when_they_are_whole():
     assert whole(hot, [3, 1, 2]) == 0
     assert whole(hot, [5, 4, 1]) == 2  # the shorter phrase is whole, the longer one is not
     assert hot.extend(hot.start(), 1)[0] == 1
+
+
+def test_what_has_left_the_beam_is_forgotten():
+    search = PrefixSearch(PrefixBeam(size=4, prune=math.inf))
+    for row in log_softmax(3, 300, 5):
+        search.advance(row)
+    root = search.prefixes[0]
+    while root.parent is not None:
+        root = root.parent
+    nodes, left = 0, [root]
+    while left:
+        node = left.pop()
+        nodes += 1
+        left += node.children.values()
+    assert nodes <= 5 * max(len(one.symbols) for one in search.best()) + 20
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_small_beam_holds_no_text_twice(seed):
+    search = PrefixSearch(PrefixBeam(size=5, prune=math.inf, num_best=5))
+    for row in log_softmax(seed, 60, 3):
+        search.advance(row)
+        texts = [tuple(one.symbols) for one in search.best()]
+        assert len(set(texts)) == len(texts)

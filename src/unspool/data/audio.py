@@ -77,9 +77,8 @@ def read_audio(path: Path, rate: int, begin: float = 0.0, end: float | None = No
     if not len(samples):
         raise DataError(f"{path}: holds no samples.")
     if not np.isfinite(samples).all():
-        raise DataError(
-            f"{path}: has samples that are no numbers, the first at {_first_bad(samples) / sound.rate:.3f} s."
-        )
+        bad = int(np.argwhere(~np.isfinite(samples))[0][0])
+        raise DataError(f"{path}: has samples that are no numbers, the first at {bad / sound.rate:.3f} s.")
     return resample(samples.mean(axis=1), sound.rate, rate)
 
 
@@ -135,10 +134,6 @@ def _promises_more(path: Path) -> bool:
         head = file.read(12)
     size = int.from_bytes(head[4:8], "little")
     return head[:4] == b"RIFF" and 0 < size < 2**32 - 1 and size + 8 > path.stat().st_size + 1
-
-
-def _first_bad(samples: np.ndarray) -> int:
-    return int(np.argwhere(~np.isfinite(samples))[0][0])
 
 
 def _reason(error: Exception) -> str:

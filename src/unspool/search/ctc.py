@@ -136,6 +136,7 @@ class PrefixSearch:
         self.prefixes = ranked[: self.beam.size]
         for prefix in ranked[self.beam.size :]:
             prefix.blank = prefix.symbol = _NONE
+            prefix.forget()
         self.step += 1
 
     def best(self, finished: bool = True) -> list[Spoken]:
@@ -184,6 +185,13 @@ class _Prefix:
         self.next_symbol = _add(self.next_symbol, total)
         if chance > self.peak:
             self.peak, self.step = chance, step
+
+    def forget(self) -> None:
+        """Lets go of what has left the beam and leads to nothing in it, so that memory grows with the text alone."""
+        node = self
+        while node.parent is not None and not node.children and _add(node.blank, node.symbol) == _NONE:
+            del node.parent.children[node.last]
+            node = node.parent
 
     def score(self) -> float:
         return _add(self.blank, self.symbol) + self.bonus

@@ -141,13 +141,9 @@ class SpeechBatches:
 
     def batch(self, epoch: int, index: int) -> SpeechBatch:
         """The batch of a place."""
-        rows = self.rows(epoch, index)
+        rows = self.buckets.rows(epoch, index)
         frames = [self._heard(row, epoch) for row in rows]
         return make_batch(frames, [self.recordings.targets[row] for row in rows])
-
-    def rows(self, epoch: int, index: int) -> list[int]:
-        """The recordings of a batch."""
-        return self.buckets.rows(epoch, index)
 
     def _heard(self, row: int, epoch: int) -> np.ndarray:
         chance = np.random.default_rng((self.seed or 0, epoch, row))

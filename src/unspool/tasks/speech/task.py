@@ -60,11 +60,7 @@ class Speech(Task):
         normalizer = reader.normalizer()
         if dev:
             Recordings.write(folder / "tokens" / "dev", reader.read(dev, data.dev, False))
-        kept = {
-            "mean": normalizer.mean.tolist(),
-            "deviation": normalizer.deviation.tolist(),
-            "is_sound": reader.is_sound,
-        }
+        kept = {"mean": normalizer.mean.tolist(), "deviation": normalizer.deviation.tolist()}
         tokenizer = json.loads(alphabet.tokenizer.to_json())
         text = json.dumps({"tokenizer": tokenizer, **kept}, ensure_ascii=False)
         (folder / _FILE).write_text(text, encoding="utf-8")
@@ -100,7 +96,7 @@ class Speech(Task):
         with torch.no_grad():
             model.eval()
             for index in range(len(batches)):
-                rows, batch = batches.rows(0, index), batches.batch(0, index)
+                rows, batch = batches.buckets.rows(0, index), batches.batch(0, index)
                 loss = model.loss(batch.to(model.output.weight.device))
                 nats, count = nats + float(loss.sum), count + loss.count
                 heard = self.listen(model, batch, GreedySearch)
@@ -228,7 +224,6 @@ class _Reader:
     def __init__(self, data: SpeechData, features: FeatureSettings, stride: int, alphabet: Alphabet):
         self.data, self.features, self.stride, self.alphabet = data, features, stride, alphabet
         self.count, self.sum, self.squares = 0, np.zeros(0), np.zeros(0)
-        self.is_sound = True
 
     def read(
         self, utterances: Sequence[Utterance], source: str, learn: bool
@@ -256,7 +251,6 @@ class _Reader:
                 continue
             if learn:
                 self._learn(frames)
-                self.is_sound = signal.ndim == 1
             yield signal, len(frames), target, tidy(one.text)
         for line in left_out:
             print(f"left out: {line}", file=sys.stderr)
