@@ -16,6 +16,7 @@ import json
 import platform
 import statistics
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -142,10 +143,8 @@ def main() -> None:
     found: dict[str, dict[int, list[int]]] = {"unspool": {}, "plain PyTorch": {}}
 
     def rounded() -> None:
-        task.precision = "bfloat16"
         for _, source, lengths in batches:
-            task.search(ours.model, source, lengths, beam)
-        task.precision = "float32"
+            task.search(ours.model, source, lengths, replace(beam, precision="bfloat16"))
 
     def own() -> None:
         for rows, source, lengths in batches:

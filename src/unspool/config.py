@@ -49,12 +49,17 @@ def check_settings(section: Any, bounds: Mapping[str, str] = MappingProxyType({}
         if choices and value not in choices:
             hint = did_you_mean(str(value), choices)
             raise ConfigError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}{hint}.")
+    check_bounds(section, bounds)
+
+
+def check_bounds(section: Any, bounds: Mapping[str, str]) -> None:
+    """Raises a ConfigError where a number is out of its bounds, as in `check_settings`, or not finite."""
     for words, names in bounds.items():
         plain = re.sub(r"between (\S+) and", r"at least \1 and at most", words).replace(",", "")
         limits = [(_LIMITS[kind], float(number)) for kind, number in re.findall(r"(at \w+|above|below) (\S+)", plain)]
         for name in names.split():
             value = getattr(section, name)
-            require(all(holds(value, limit) for holds, limit in limits), name, value, words)
+            require(math.isfinite(value) and all(holds(value, limit) for holds, limit in limits), name, value, words)
 
 
 class ArgumentParser(argparse.ArgumentParser):

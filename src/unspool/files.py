@@ -76,7 +76,7 @@ def write_whole(path: Path, pieces: Iterator[bytes]) -> None:
         flush(beside)
         beside.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)
+        error.filename = str(path)
         raise
     finally:
         beside.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from unspool.errors import ConfigError
+from unspool.errors import ConfigError, DivergenceError
 from unspool.search import Beam, Softmax, beam_search
 
 VOCABULARY, END, LONGEST = 4, 3, 4
@@ -114,5 +114,36 @@ def test_a_sequence_may_be_empty():
 
 def test_mistakes_are_named():
     for options in ({"size": 0}, {"num_best": 6}, {"length_penalty": -1.0}):
-        with pytest.raises(ConfigError, match="must be at"):
+        with pytest.raises(ConfigError, match="must be (at|between)"):
             Beam(**options)
+
+
+def looks(sentence, step):
+    """Where `Looking` looks: three source steps, of which the second sentence has two."""
+    real = 3 - sentence
+    return [0.8 + 0.2 / real if s == step % real else 0.2 / real if s < real else 0.0 for s in range(3)]
+
+
+class Looking(Table):
+    """Looks at one source step after the other, and a little at the rest."""
+
+    def attention(self, state):
+        return torch.tensor([looks(int(row[0]), state.shape[1] - 2) for row in state])
+
+
+def test_coverage_asks_for_the_steps_that_there_are():
+    beam = Beam(size=VOCABULARY**LONGEST, coverage_penalty=2.0, num_best=100)
+    for sentence, found in enumerate(run(Looking(1), beam)):
+        for one in found:
+            steps = [looks(sentence, step) for step in range(len(one.tokens) + 1)]
+            covered = [sum(column) for column in zip(*steps, strict=True)][: 3 - sentence]
+            plain = one.log_probability / ((6 + len(one.tokens)) / 6)
+            expected = plain + 2.0 * sum(math.log(min(1.0, c)) for c in covered)
+            assert math.isclose(one.score, expected, rel_tol=1e-4)
+
+
+def test_scores_that_are_no_numbers_end_the_search_with_a_word():
+    model = Table(0)
+    model.logits[0, ()] = torch.full((VOCABULARY,), torch.nan)
+    with pytest.raises(DivergenceError, match="probabilities that are no numbers"):
+        run(model, Beam())

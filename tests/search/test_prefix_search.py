@@ -208,3 +208,21 @@ def test_a_small_beam_holds_no_text_twice(seed):
         search.advance(row)
         texts = [tuple(one.symbols) for one in search.best()]
         assert len(set(texts)) == len(texts)
+
+
+def test_a_symbol_stands_where_most_alignments_hear_it():
+    said = {1: 1, 3: 2, 12: 1, 14: 2}  # step: symbol
+    chances = np.full((17, 3), math.log(0.01))
+    for step in range(17):
+        chances[step, said.get(step, 0)] = math.log(0.98)
+    (found,) = run(PrefixSearch(PrefixBeam(prune=math.inf)), chances)
+    assert (found.symbols, found.steps) == ([1, 2, 1, 2], [1, 3, 12, 14])
+    found = run(PrefixSearch(PrefixBeam(size=40, prune=math.inf)), np.log(np.eye(3)[[1, 0, 1, 2]].clip(1e-300)))
+    assert found[0].steps == [0, 2, 3]
+
+
+def test_chances_of_exactly_zero_are_no_way():
+    with np.errstate(divide="ignore"):
+        (found,) = run(PrefixSearch(PrefixBeam(size=3, prune=50.0)), np.log(np.eye(3)[[1, 1, 2, 0, 2]]))
+    assert found.symbols == [1, 2, 2]
+    assert found.log_probability == 0.0

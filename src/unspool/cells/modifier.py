@@ -6,6 +6,7 @@ from torch import Tensor
 
 from unspool.cells.base import Cell, CellWeights, GatedCell, Gates
 from unspool.cells.linear import LinearCell
+from unspool.config import require
 from unspool.errors import ConfigError
 from unspool.types import Noise
 
@@ -96,6 +97,5 @@ class LinearModifier(LinearCell):
 
 def check_probability(name: str, probability: float) -> float:
     """A probability below one, or a clear error."""
-    if not 0.0 <= probability < 1.0:
-        raise ConfigError(f"{name}: probability must be at least 0 and below 1, got {probability}.")
+    require(0.0 <= probability < 1.0, f"{name}: probability", probability, "at least 0 and below 1")
     return probability

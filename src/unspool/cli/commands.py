@@ -95,12 +95,12 @@ def run_predict(options: argparse.Namespace) -> None:
     encoded = (piece.encode("utf-8", "surrogateescape") for piece in pieces)
     if options.out:
         console = Console(stderr=True)
-        write_whole(
-            options.out,
-            iter(track(encoded, "working", console=console, transient=True, disable=not console.is_terminal)),
-        )
+        shown = track(encoded, "working", console=console, transient=True, disable=not console.is_terminal)
+        write_whole(options.out, iter(shown))
     else:
-        sys.stdout.buffer.writelines(encoded)
+        for piece in encoded:
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()  # what is heard is shown at once
 
 
 def run_check(options: argparse.Namespace) -> None:

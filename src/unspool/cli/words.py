@@ -16,7 +16,7 @@ from unspool.training import SECTIONS
 
 _MODEL = "folder", Path, "DIR", "folder of the model"
 _LISTENING = (
-    ("--beam-size", int, "N", "hypotheses side by side; translator: 1 is greedy"),
+    ("--beam-size", int, "N", "hypotheses side by side"),
     ("--language-model", str, "LM", "recogniser: .arpa, a folder, or train: words of the training texts"),
     ("--lm-weight", float, "X", "recogniser: of the language model (default: 0.5)"),
     ("--lm-order", int, "N", "recogniser: words of an n-gram of the training texts (default: 3)"),

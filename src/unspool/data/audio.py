@@ -11,8 +11,6 @@ from unspool.errors import ConfigError, DataError
 Samples = np.ndarray
 """[N] float32 in -1..1."""
 
-_BLOCK = 4000  # samples that enter a resampler together
-
 
 def speech_package(name: str) -> Any:
     """A package of the extra ``speech``.
@@ -61,7 +59,8 @@ def read_audio(path: Path, rate: int, begin: float = 0.0, end: float | None = No
     """
     soundfile, sound = speech_package("soundfile"), probe(path)
     first = round(begin * sound.rate)
-    last = round(sound.seconds * sound.rate) if end is None else round(end * sound.rate)
+    whole = round(sound.seconds * sound.rate)
+    last = whole if end is None or whole / sound.rate < end < whole / sound.rate + 0.1 else round(end * sound.rate)
     try:
         with soundfile.SoundFile(str(path)) as file:
             file.seek(min(first, file.frames))
@@ -96,7 +95,7 @@ class Resampler:
     """
 
     def __init__(self, from_rate: float, to_rate: float):
-        self.stream = None
+        self.stream, self.block = None, max(1, round(from_rate / 50))  # samples that enter together
         if from_rate != to_rate:
             self.stream = speech_package("soxr").ResampleStream(from_rate, to_rate, 1, dtype="float32")
         self.waiting: Samples = np.zeros(0, np.float32)
@@ -106,9 +105,9 @@ class Resampler:
         if self.stream is None:
             return samples
         self.waiting = np.concatenate([self.waiting, samples])
-        whole = len(self.waiting) // _BLOCK * _BLOCK
+        whole = len(self.waiting) // self.block * self.block
         blocks, self.waiting = self.waiting[:whole], self.waiting[whole:]
-        ready = [self.stream.resample_chunk(blocks[at : at + _BLOCK]) for at in range(0, whole, _BLOCK)]
+        ready = [self.stream.resample_chunk(blocks[at : at + self.block]) for at in range(0, whole, self.block)]
         return np.concatenate([self.waiting[:0], *ready])
 
     def finish(self) -> Samples:

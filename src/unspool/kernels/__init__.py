@@ -1,6 +1,6 @@
 """The engine: programs traced from equations, and the two scans that run them over time."""
 
-from unspool.kernels.cross_entropy import linear_cross_entropy
+from unspool.kernels.cross_entropy import linear_cross_entropy, linear_scores
 from unspool.kernels.encoding import OPERATIONS_IN_ORDER, EncodedProgram, encode
 from unspool.kernels.explanation import Explanation, ProgramSizes, explain_scan
 from unspool.kernels.fold import fold, fold_adjoint, run_program

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from unspool.cells import Cell, CellWeights
-from unspool.errors import ConfigError
+from unspool.config import require
 from unspool.kernels.dispatch import is_eager, is_transformed
 from unspool.layers.checkpoints import Checkpoints, Span
 from unspool.state import detach_state, state_tensors
@@ -119,8 +119,7 @@ class TruncatedBPTT(_SegmentedBPTT):
     steps: int
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"TruncatedBPTT: steps must be at least 1, got {self.steps}.")
+        require(self.steps >= 1, "TruncatedBPTT: steps", self.steps, "at least 1")
 
     def segment_size(self, num_steps: int) -> int:
         return self.steps
@@ -139,8 +138,7 @@ class CheckpointedBPTT(_SegmentedBPTT):
     segments: int | None = None
 
     def __post_init__(self) -> None:
-        if self.segments is not None and self.segments < 1:
-            raise ConfigError(f"CheckpointedBPTT: segments must be at least 1, got {self.segments}.")
+        require(self.segments is None or self.segments >= 1, "CheckpointedBPTT: segments", self.segments, "at least 1")
 
     def segment_size(self, num_steps: int) -> int:
         return math.ceil(num_steps / (self.segments or math.isqrt(num_steps)))

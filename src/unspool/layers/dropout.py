@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from unspool.config import require
 from unspool.errors import ConfigError
 from unspool.types import Float, Int, Tensor
 
@@ -17,8 +18,7 @@ class LockedDropout(nn.Module):
 
     def __init__(self, probability: float):
         super().__init__()
-        if not 0.0 <= probability < 1.0:
-            raise ConfigError(f"LockedDropout: probability must be at least 0 and below 1, got {probability}.")
+        require(0.0 <= probability < 1.0, "LockedDropout: probability", probability, "at least 0 and below 1")
         self.probability = probability
 
     def forward(self, x: Float[Tensor, "*T B F"]) -> Float[Tensor, "*T B F"]:
@@ -53,8 +53,7 @@ class WeightDrop(nn.Module):
 
     def __init__(self, probability: float):
         super().__init__()
-        if not 0.0 <= probability < 1.0:
-            raise ConfigError(f"WeightDrop: probability must be at least 0 and below 1, got {probability}.")
+        require(0.0 <= probability < 1.0, "WeightDrop: probability", probability, "at least 0 and below 1")
         self.probability = probability
 
     def forward(self, weight: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unspool.config import require
 from unspool.errors import ConfigError, DivergenceError, ShapeError
 from unspool.layers import Stream
 from unspool.layers.stream import has_faster_way, refusal
@@ -43,8 +44,7 @@ class Writer:
     """
 
     def __init__(self, model: LanguageModel, batch_size: int = 1, seed: int = 0, narrow: bool = False):
-        if not 0 <= seed < 2**63:
-            raise ConfigError(f"Writer: seed must be at least 0 and below 2**63, got {seed}.")
+        require(0 <= seed < 2**63, "Writer: seed", seed, "at least 0 and below 2**63")
         if any(module.training for module in model.modules()):
             raise ConfigError(
                 "Writer: the model is in training mode, in which chance takes part; call its eval() first."
@@ -101,8 +101,7 @@ class Writer:
             DivergenceError: the model's logits hold NaN or +inf, or no symbol is left to draw.
         """
         _check_tokens(tokens, (self.batch_size,), self.model)
-        if count < 0:
-            raise ConfigError(f"Writer.write: count must be at least 0, got {count}.")
+        require(count >= 0, "Writer.write: count", count, "at least 0")
         if any(not 0 <= symbol < self.model.embedding.num_embeddings for symbol in forbidden):
             raise ConfigError(f"Writer.write: forbidden symbols must be in the vocabulary, got {list(forbidden)}.")
         if self._stream is None:

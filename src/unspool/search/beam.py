@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from unspool.errors import ConfigError
+from unspool.config import check_bounds, require
+from unspool.errors import DivergenceError
 from unspool.search.choices import Choices
-from unspool.search.sequences import Hypothesis, SequenceModel
+from unspool.search.sequences import PRECISIONS, Hypothesis, SequenceModel
 from unspool.types import Float, Int, Tensor
 
 
@@ -26,6 +27,7 @@ class Beam:
         coverage_penalty: beta; adds beta * sum over source steps of log min(1, attention that the step got in all).
         no_repeat_ngram: no n symbols occur twice in this order; 0: no such rule.
         num_best: hypotheses given back for each sentence, at most.
+        precision: of the model's matrix products, where it can choose: float32 or bfloat16.
     """
 
     size: int = 5
@@ -33,16 +35,13 @@ class Beam:
     coverage_penalty: float = 0.0
     no_repeat_ngram: int = 0
     num_best: int = 1
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("size", "num_best"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("length_penalty", "coverage_penalty", "no_repeat_ngram"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be at least 0 and finite, got {getattr(self, name)}.")
-        if self.num_best > self.size:
-            raise ConfigError(f"num_best must be at most size, {self.size}, got {self.num_best}.")
+        require(self.precision in PRECISIONS, "precision", self.precision, "float32 or bfloat16")
+        penalties = "length_penalty coverage_penalty no_repeat_ngram"
+        check_bounds(self, {"at least 1": "size num_best", "between 0 and 100": penalties})
+        require(self.num_best <= self.size, "num_best", self.num_best, f"at most size, {self.size}")
 
 
 @torch.no_grad()
@@ -118,6 +117,8 @@ class _Search:
             self._look(attention.view(count, size, -1))
         chances, symbols = self._allowed(choices)
         ways = (self.totals.unsqueeze(-1) + chances).flatten(1)
+        if ways.isnan().any():
+            raise DivergenceError("the search met probabilities that are no numbers; the model's weights are damaged.")
         values, places = ways.topk(min(2 * size, ways.shape[1]))  # at most `size` of them end, so that as many can grow
         parents, symbol = places // symbols.shape[-1], symbols.flatten(1).gather(1, places)
         ends = symbol == self.end
@@ -162,7 +163,7 @@ class _Search:
         """Scores of hypotheses of so many symbols, their ends included."""
         scores = totals / ((5.0 + lengths) / 6.0) ** self.beam.length_penalty
         if covered is not None:
-            scores = scores + self.beam.coverage_penalty * covered.clamp(max=1.0).log().sum(-1)
+            scores = scores + self.beam.coverage_penalty * covered.log().sum(-1)
         return scores
 
     def _take_ended(self, values: Tensor, parents: Tensor, ends: Tensor) -> None:
@@ -172,7 +173,10 @@ class _Search:
         if not len(b):
             return
         k = parents[b, c]
-        covered = None if self.covered is None else self.covered[b, k]
+        covered = None
+        if self.covered is not None:  # a step that no hypothesis has looked at is padding
+            seen = self.covered.amax(1) > 0
+            covered = torch.where(seen[b], self.covered[b, k].clamp(1e-6, 1.0), 1.0)
         ranks = self._rank(values[b, c], length, covered)
         scores = torch.full_like(values, -torch.inf).index_put((b, c), ranks)
         self.best = torch.cat([self.best, scores], -1).topk(self.beam.num_best).values

@@ -3,9 +3,8 @@
 from typing import Protocol
 
 import torch
-from torch.nn.functional import linear
 
-from unspool.kernels import Likeliest, linear_likeliest
+from unspool.kernels import Likeliest, linear_likeliest, linear_scores
 from unspool.types import Float, Int, Tensor
 
 
@@ -34,8 +33,7 @@ class Softmax:
 
     def likeliest(self, count: int) -> tuple[Float[Tensor, "N C"], Int[Tensor, "N C"]]:
         """See `Choices`."""
-        values, symbols = self.chances.topk(min(count, self.chances.shape[-1]))
-        return values, symbols
+        return self.chances.topk(min(count, self.chances.shape[-1]))
 
     def log_probability(self, symbol: int) -> Float[Tensor, " N"]:
         """See `Choices`."""
@@ -68,8 +66,8 @@ class LinearSoftmax:
     def log_probability(self, symbol: int) -> Float[Tensor, " N"]:
         """See `Choices`."""
         found = self._found or linear_likeliest(self.features, self.weight, self.bias, 1, self.narrow)
-        return self.features @ self.weight[symbol] + self.bias[symbol] - found.log_partition
+        return (self.features * self.weight[symbol]).sum(-1) + self.bias[symbol] - found.log_partition
 
     def all(self) -> Float[Tensor, "N V"]:
         """See `Choices`."""
-        return linear(self.features, self.weight, self.bias).float().log_softmax(-1)
+        return linear_scores(self.features, self.weight, self.bias, self.narrow).log_softmax(-1)

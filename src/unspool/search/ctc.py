@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from unspool.errors import ConfigError
+from unspool.config import check_bounds, require
 
 BLANK = 0
 _NONE = -math.inf
@@ -63,20 +63,16 @@ class PrefixBeam:
     num_best: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("size", "num_best"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.num_best > self.size:
-            raise ConfigError(f"num_best must be at most size, {self.size}, got {self.num_best}.")
+        check_bounds(self, {"at least 1": "size num_best", "finite": "symbol_bonus"})
+        require(self.prune > 0, "prune", self.prune, "above 0")
+        require(self.num_best <= self.size, "num_best", self.num_best, f"at most size, {self.size}")
 
 
 class GreedySearch:
     """The likeliest path, step by step: what is said so far is known at once."""
 
     def __init__(self) -> None:
-        self.symbols: list[int] = []
-        self.steps: list[int] = []
-        self.chances: list[float] = []
+        self.symbols, self.steps, self.chances = list[int](), list[int](), list[float]()
         self.step, self.last, self.total = 0, BLANK, 0.0
 
     def advance(self, chances: np.ndarray) -> None:
@@ -123,18 +119,21 @@ class PrefixSearch:
             for symbol, chance in tried:
                 before = total
                 if symbol == prefix.last:
-                    prefix.hear(prefix.symbol + chance, chance, self.step)
+                    again = prefix.symbol >= prefix.blank and chance > prefix.peak
+                    prefix.hear(prefix.symbol + chance, chance, self.step, again)
                     before = prefix.blank
                 if before > _NONE:
                     grown = prefix.children.get(symbol) or self._grow(prefix, symbol)
-                    grown.hear(before + chance, chance, self.step)
+                    anew = before >= _add(grown.blank, grown.symbol)  # else most alignments have heard it before
+                    grown.hear(before + chance, chance, self.step, anew)
                     reached[id(grown)] = grown
         for prefix in reached.values():
             prefix.blank, prefix.symbol = prefix.next_blank, prefix.next_symbol
             prefix.next_blank = prefix.next_symbol = _NONE
         ranked = sorted(reached.values(), key=lambda one: -one.score())
-        self.prefixes = ranked[: self.beam.size]
-        for prefix in ranked[self.beam.size :]:
+        alive = [one for one in ranked[: self.beam.size] if one.score() > _NONE]
+        self.prefixes = alive or ranked[:1]
+        for prefix in ranked[len(self.prefixes) :]:
             prefix.blank = prefix.symbol = _NONE
             prefix.forget()
         self.step += 1
@@ -178,19 +177,17 @@ class _Prefix:
         self.blank = self.symbol = self.next_blank = self.next_symbol = _NONE
         self.step, self.peak = 0, _NONE
 
-    def hear(self, total: float, chance: float, step: int) -> None:
-        """Alignments that hear the last symbol at a step."""
-        if total == _NONE:
-            return
+    def hear(self, total: float, chance: float, step: int, is_there: bool) -> None:
+        """Alignments that hear the last symbol at a step; `is_there`: the surest of them all hear it there."""
         self.next_symbol = _add(self.next_symbol, total)
-        if chance > self.peak:
+        if is_there and total > _NONE:
             self.peak, self.step = chance, step
 
     def forget(self) -> None:
         """Lets go of what has left the beam and leads to nothing in it, so that memory grows with the text alone."""
         node = self
         while node.parent is not None and not node.children and _add(node.blank, node.symbol) == _NONE:
-            del node.parent.children[node.last]
+            node.parent.children.pop(node.last, None)
             node = node.parent
 
     def score(self) -> float:

@@ -52,7 +52,7 @@ class NGram:
         """
         counts: list[Counter[Words]] = [Counter() for _ in range(order)]
         for sentence in sentences:
-            words = (BEGIN, *sentence, END)
+            words = (BEGIN, *(word for word in sentence if word not in (BEGIN, END)), END)
             for n in range(1, order + 1):
                 counts[n - 1].update(words[at : at + n] for at in range(len(words) - n + 1))
         counts[0].pop((BEGIN,), None)
@@ -115,7 +115,7 @@ class NGram:
                 raise DataError(
                     f"{source}:{number}: expected a logarithm, {order} words and perhaps another one."
                 ) from None
-        if not chances:
+        if not any(len(words) == 1 for words in chances):
             raise DataError(f"{source}: holds no n-grams; it must be a file in the ARPA format.")
         return cls(chances, backoffs)
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from unspool.errors import ConfigError
+from unspool.config import check_bounds
 from unspool.types import Float, Int, Tensor
 
 
@@ -34,12 +34,7 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature < float("inf"):
-            raise ConfigError(f"temperature must be at least 0 and finite, got {self.temperature}.")
-        if self.top_k < 0:
-            raise ConfigError(f"top_k must be at least 0 (0 for all symbols), got {self.top_k}.")
-        if not 0.0 < self.top_p <= 1.0:
-            raise ConfigError(f"top_p must be above 0 and at most 1, got {self.top_p}.")
+        check_bounds(self, {"at least 0": "temperature top_k", "above 0 and at most 1": "top_p"})
 
 
 def filter_logits(logits: Float[Tensor, "B V"], sampling: Sampling) -> Float[Tensor, "B V"]:
@@ -47,7 +42,7 @@ def filter_logits(logits: Float[Tensor, "B V"], sampling: Sampling) -> Float[Ten
 
     The two filters look at the distribution after the temperature; top-p looks at what top-k has left.
     """
-    if sampling.temperature == 0.0:
+    if sampling.temperature < 1e-30:
         best = torch.full_like(logits, -torch.inf)
         return best.scatter(-1, logits.argmax(-1, keepdim=True), 0.0)
     logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature  # so that no temperature overflows

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from unspool.errors import ConfigError
+from unspool.config import check_bounds, require
 from unspool.search.choices import Choices
 from unspool.search.sampling import Sampling, draw
 from unspool.types import Float, Int, Tensor
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 class SequenceModel(Protocol):
@@ -48,15 +50,17 @@ class Draws:
         sampling: how a symbol is drawn.
         num_best: independent sequences of each sentence.
         generator: where chance comes from; it moves on with every search.
+        precision: as in `Beam`.
     """
 
     sampling: Sampling
     num_best: int = 1
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.num_best < 1:
-            raise ConfigError(f"num_best must be at least 1, got {self.num_best}.")
+        require(self.precision in PRECISIONS, "precision", self.precision, "float32 or bfloat16")
+        check_bounds(self, {"at least 1": "num_best"})
 
 
 @torch.no_grad()

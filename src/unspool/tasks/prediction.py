@@ -15,12 +15,12 @@ from unspool.tasks.tagging import TrainedTagger
 from unspool.tasks.translation import TrainedTranslator
 
 _TAGGING = {"n_best", "text", "skip_bad"}
-_BEAM = {"beam_size": "size", "n_best": "num_best"} | {
+_BEAM = {"beam_size": "size", "n_best": "num_best", "precision": "precision"} | {
     f.name: f.name for f in fields(Beam) if "penalty" in f.name or "ngram" in f.name
 }
 _SAMPLING = {f.name for f in fields(Sampling)}
 _DRAWS = {*_SAMPLING, "seed"}
-_TRANSLATION = {*_BEAM, *_DRAWS, "scores", "attention", "precision"}
+_TRANSLATION = {*_BEAM, *_DRAWS, "scores", "attention"}
 
 
 _LISTENING = {f.name for f in fields(Listening)} - {"beam"}
@@ -66,13 +66,13 @@ def predict(model: Any, sources: Sequence[str], **options: Any) -> Iterator[str]
         return model.predict_text(source) if is_text else model.predict_file(source, skip)
     if isinstance(model, TrainedTranslator):
         _refuse(options, _TRANSLATION, "translator")
-        model.task.precision = precision = options.get("precision", "float32")
-        require(precision in ("float32", "bfloat16"), "precision", precision, "float32 or bfloat16")
         if _DRAWS & options.keys():
             _refuse(options, {*_DRAWS, "n_best", "scores", "precision"}, "translator that draws")
             sampling = Sampling(**{name: options[name] for name in _SAMPLING & options.keys()})
-            generator = torch.Generator().manual_seed(options.get("seed", 0))
-            draws = Draws(sampling, options.get("n_best", 1), generator)
+            seed = options.get("seed", 0)
+            require(0 <= seed < 2**63, "seed", seed, "at least 0 and below 2**63")
+            generator = torch.Generator().manual_seed(seed)
+            draws = Draws(sampling, options.get("n_best", 1), generator, options.get("precision", "float32"))
             return model.predict(source, draws, bool(options.get("scores")))
         chosen = {field: options[name] for name, field in _BEAM.items() if name in options}
         if "size" not in chosen:

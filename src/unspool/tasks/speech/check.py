@@ -51,7 +51,7 @@ def check_recordings(sources: Sequence[str], stride: int = RecognizerSettings.st
                 continue
             length = len(signal) / settings.sample_rate if signal.ndim == 1 else len(signal) * settings.shift_ms / 1000
             seconds, longest = seconds + length, max(longest, length)
-            rates[_rate(one)] += 1
+            rates["features" if one.key else str(probe(one.path).rate)] += 1
             for kind, what in _surprises(one, text, signal, length, stride, settings):
                 notes.setdefault(kind, []).append(f"{one.where}: {one.name}: {what}")
             key = f"{one.path.resolve()} {one.key}", one.begin
@@ -76,10 +76,6 @@ def check_recordings(sources: Sequence[str], stride: int = RecognizerSettings.st
     return Checked(problems, shown, values)
 
 
-def _rate(one: Utterance) -> str:
-    return "features" if one.key else str(probe(one.path).rate)
-
-
 def _surprises(
     one: Utterance, text: str, signal: np.ndarray, seconds: float, stride: int, settings: FeatureSettings
 ) -> list[tuple[str, str]]:
@@ -87,7 +83,7 @@ def _surprises(
     if not text:
         found.append(("text", "no text"))
     if signal.ndim == 1:
-        loudest = float(np.abs(signal).max())
+        loudest = float(np.abs(signal).max(initial=0.0))
         clipped = float((np.abs(signal) > 0.999).mean())
         if loudest < 1e-3:
             found.append(("silence", "silence"))

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from unspool.config import check_bounds
 from unspool.data import Tokenizer
-from unspool.errors import CheckpointError, ConfigError
+from unspool.errors import CheckpointError
 from unspool.models import LanguageModel
 from unspool.search.ctc import GreedySearch, PrefixBeam, PrefixSearch, Scorer
 from unspool.search.ngram import HotWords, NGram, WordScorer
@@ -40,10 +41,8 @@ class Listening:
     endpoint_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.endpoint_seconds >= 0:
-            raise ConfigError(f"endpoint_seconds must be at least 0, got {self.endpoint_seconds}.")
-        if self.lm_order < 1:
-            raise ConfigError(f"lm_order must be at least 1, got {self.lm_order}.")
+        bounds = {"at least 0 and finite": "endpoint_seconds lm_weight hot_boost", "at least 1": "lm_order"}
+        check_bounds(self, bounds)
         if self.beam is None and (self.language_model or self.hot_words):
             object.__setattr__(self, "beam", PrefixBeam())
 

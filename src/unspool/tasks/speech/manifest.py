@@ -46,6 +46,11 @@ class Utterance(NamedTuple):
             raise DataError(f"{self.where}: {error}") from None
 
 
+def is_list(source: str) -> bool:
+    """Whether a name is that of a list of recordings."""
+    return Path(source).is_dir() or source.removesuffix(".gz").endswith((".jsonl", ".json", ".tsv", ".csv", ".npz"))
+
+
 def read_utterances(source: str) -> list[Utterance]:
     """The recordings that a list names; paths are relative to the list's folder.
 
@@ -138,9 +143,9 @@ def _kaldi(folder: Path) -> Iterator[Utterance]:
     def pairs(name: str) -> dict[str, tuple[str, str]]:
         found = {}
         for number, line in enumerate(read_lines(str(folder / name)), start=1):
-            key, _, rest = line.strip().partition(" ")
+            key, *rest = line.split(None, 1) or [""]
             if key:
-                found[key] = f"{folder / name}:{number}", rest.strip()
+                found[key] = f"{folder / name}:{number}", "".join(rest).strip()
         return found
 
     recordings, texts = pairs("wav.scp"), pairs("text")

@@ -166,7 +166,8 @@ class SpeechBatches:
             samples = add_noise(
                 samples, self._noise(len(samples), chance), chance.uniform(self.data.snr[0], self.data.snr[1])
             )
-        return samples
+        least = int(rate * self.features.frame_ms / 1000) + 1
+        return np.pad(samples, (0, max(0, least - len(samples))))
 
     def _noise(self, count: int, chance: np.random.Generator) -> np.ndarray:
         if not self.noises:
@@ -176,7 +177,7 @@ class SpeechBatches:
         return np.resize(sound[begin:], count)
 
     def _masked(self, frames: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-        """Hides bands and stretches behind the mean of all features."""
+        """Hides bands and stretches behind zeros, which are the mean of normalized features."""
         frames, (length, width) = frames.copy(), frames.shape
         longest = min(int(self.data.time_mask_seconds * 1000 / self.features.shift_ms), length // 5)
         for _ in range(self.data.feature_masks):
@@ -210,6 +211,6 @@ def make_batch(frames: Sequence[np.ndarray], targets: Sequence[Sequence[int]]) -
     held = torch.zeros(int(lengths.max()), len(frames), frames[0].shape[1])
     symbols = torch.zeros(len(frames), max(1, *map(len, targets)) if targets else 1, dtype=torch.long)
     for b, (own, target) in enumerate(zip(frames, targets, strict=True)):
-        held[: len(own), b] = torch.from_numpy(np.ascontiguousarray(own))
+        held[: len(own), b] = torch.from_numpy(np.array(own))
         symbols[b, : len(target)] = torch.tensor(target, dtype=torch.long)
     return SpeechBatch(held, lengths, symbols, torch.tensor([len(target) for target in targets]))

@@ -9,12 +9,10 @@ from unspool.data.audio import speech_package
 def error_rates(texts: Sequence[str], found: Sequence[str]) -> dict[str, float]:
     """Substitutions, deletions and insertions over the words (characters) that were said, of all texts together."""
     jiwer = speech_package("jiwer")
-    rates = {"word_error_rate": 0.0, "character_error_rate": 0.0}
+    rates = dict.fromkeys(("word_error_rate", "character_error_rate"), float(any(found)))  # where nothing was said
     if any(texts):
         rates["word_error_rate"] = float(jiwer.process_words(list(texts), list(found)).wer)
         rates["character_error_rate"] = float(jiwer.process_characters(list(texts), list(found)).cer)
-    elif any(found):
-        rates = dict.fromkeys(rates, float("inf"))
     return rates
 
 

@@ -31,13 +31,16 @@ class SpeechData:
 
     def __post_init__(self) -> None:
         bounds = {
-            "above 0": "longest_seconds batch_seconds",
+            "at least 1": "longest_seconds batch_seconds",
             "at least 0": "gain_db feature_masks feature_mask_width time_masks time_mask_seconds",
         }
         check_settings(self, bounds)
         require(bool(self.train), "train", self.train, "a manifest, a Kaldi folder or an .npz file")
         require(all(0.5 <= speed <= 2 for speed in self.speed_list), "speeds", self.speeds, "numbers from 0.5 to 2")
-        require(len(self.snr) in (0, 2), "noise_snr", self.noise_snr, "two numbers, as 5-20")
+        rising = len(self.snr) == 2 and 0 <= self.snr[0] <= self.snr[1] < float("inf")
+        require(
+            rising or not (self.noise_snr or self.noise), "noise_snr", self.noise_snr, "two rising numbers, as 5-20"
+        )
 
     @property
     def speed_list(self) -> list[float]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unspool.config import require
 from unspool.data.audio import Resampler
 from unspool.errors import ConfigError, DataError
 from unspool.layers import Stream
@@ -55,22 +56,19 @@ class SpeechStream:
             )
         if normalizer.kind == "utterance":
             raise ConfigError("features normalized by utterance cannot stream; train with --normalize global.")
-        if rate < 1:
-            raise ConfigError(f"rate must be at least 1 sample a second, got {rate}.")
+        require(rate >= 1, "rate", rate, "at least 1 sample a second")
         self.model, self.normalizer, self.alphabet, self.searches = model, normalizer, alphabet, searches
         self.resampler, self.featurizer = Resampler(rate, settings.sample_rate), Featurizer(settings)
         self.layers = Stream(model.stack)
         self.step_seconds = model.stride * settings.shift_ms / 1000
-        frame = (
-            settings.frame_ms
-            + (model.window - model.stride) * settings.shift_ms
-            + 2 * settings.deltas * settings.shift_ms
-        )
-        self.latency = frame / 1000 + model.look_ahead * self.step_seconds
+        wait = 0.0 if rate == settings.sample_rate else self.resampler.block / rate
+        beyond = model.window - model.stride + 2 * settings.deltas - 1  # frames, from the end of a step's own
+        frame = (settings.frame_ms + beyond * settings.shift_ms) / 1000
+        self.latency = wait + frame + model.look_ahead * self.step_seconds
         self.endpoint_steps = endpoint_seconds / self.step_seconds if endpoint_seconds else float("inf")
         self.frames: np.ndarray | None = None  # those that no step has left behind
         self.heard: list[torch.Tensor] = []  # outputs that no look-ahead has left behind
-        self.steps = 0  # that the searches have seen
+        self.finished, self.steps = False, 0  # that the searches have seen
         self._begin()
 
     def _begin(self) -> None:
@@ -82,6 +80,8 @@ class SpeechStream:
         Raises:
             DataError: the samples are not [N] numbers.
         """
+        if self.finished:
+            raise ConfigError("the stream is finished; open a new one.")
         samples = np.asarray(samples, np.float32)
         if samples.ndim != 1 or not np.isfinite(samples).all():
             raise DataError(f"stream: expected [N] finite samples, got {list(samples.shape)} or numbers that are none.")
@@ -93,6 +93,7 @@ class SpeechStream:
 
     def finish(self) -> list[Transcript]:
         """Ends the stream: the utterances that have ended now, the last one always among them."""
+        self.finished = True
         rest = self.featurizer.feed(self.resampler.finish())
         ended = self._take(np.concatenate([rest, self.featurizer.finish()]), True)
         return [*ended, self._transcript(True)]

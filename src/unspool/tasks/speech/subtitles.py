@@ -1,5 +1,6 @@
 """Subtitles from words with times: SubRip (.srt) and WebVTT (https://www.w3.org/TR/webvtt1/)."""
 
+import html
 from collections.abc import Iterator, Sequence
 
 from unspool.tasks.speech.alphabet import Transcript, Word
@@ -14,7 +15,8 @@ def subtitles(parts: Sequence[Transcript], form: str) -> str:
     text = "" if form == "srt" else "WEBVTT\n\n"
     for number, words in enumerate(_cues([word for part in parts for word in part.words]), start=1):
         times = f"{_clock(words[0].begin, mark)} --> {_clock(words[-1].end, mark)}"
-        text += f"{number}\n{times}\n{' '.join(word.text for word in words)}\n\n"
+        said = " ".join(word.text for word in words)
+        text += f"{number}\n{times}\n{said if form == 'srt' else html.escape(said, quote=False)}\n\n"
     return text
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from unspool.data import Lines, build_tokenizer, read_tokenizer
-from unspool.data.audio import speech_package
+from unspool.data.audio import read_audio, speech_package
 from unspool.errors import CheckpointError, DataError
 from unspool.models.ctc import CTCModel, SpeechBatch, needed_steps
 from unspool.search.ctc import GreedySearch
@@ -50,6 +50,8 @@ class Speech(Task):
         features: FeatureSettings = settings["features"]
         settings["model"].check()
         speech_package("jiwer")  # what is not installed is missed before the work
+        for noise in sorted(Path(data.noise).iterdir()) if data.noise else ():
+            read_audio(noise, features.sample_rate)  # refused before the work
         utterances = read_utterances(data.train)
         dev = read_utterances(data.dev) if data.dev else []
         texts = [tidy(one.text) for one in utterances]
@@ -134,6 +136,8 @@ class Speech(Task):
             if heard:
                 batch = make_batch([frames for _, frames in heard], [[]] * len(heard))
                 found += [one.text for one in self.listen(model, batch, begins)]
+        if not texts:
+            raise DataError(f"{data}: none of {len(utterances):,} recordings can be read; the first: {bad[0]}")
         for problem in bad:
             print(f"left out: {problem}", file=sys.stderr)
         return {
@@ -244,6 +248,10 @@ class _Reader:
                 left_out.append(str(error))
                 continue
             frames = signal if signal.ndim == 2 else features_of(signal, self.features)
+            if self.count and frames.shape[1] != len(self.sum):
+                raise DataError(
+                    f"{one.where}: features of {frames.shape[1]} numbers a frame, expected {len(self.sum)}."
+                )
             target = self.alphabet.encode(one.text)
             reason = self._unfit(len(frames), target) if learn else "" if len(frames) else "shorter than one frame"
             if reason:
@@ -266,7 +274,8 @@ class _Reader:
         return Normalizer(self.features.normalize, mean, deviation)
 
     def _unfit(self, frames: int, target: list[int]) -> str:
-        steps, seconds = -(-frames // self.stride), frames * self.features.shift_ms / 1000
+        steps = -(-int(frames / max(self.data.speed_list)) // self.stride)  # at the highest speed
+        seconds = frames * self.features.shift_ms / 1000
         needed = int(needed_steps(torch.tensor([target or [0]]), torch.tensor([len(target)]))[0])
         if not frames:
             return "shorter than one frame"

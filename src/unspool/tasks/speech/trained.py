@@ -14,7 +14,7 @@ from unspool.errors import ConfigError, DataError
 from unspool.tasks.speech.alphabet import Transcript, join
 from unspool.tasks.speech.features import FeatureSettings
 from unspool.tasks.speech.listening import Listening
-from unspool.tasks.speech.manifest import read_utterances
+from unspool.tasks.speech.manifest import is_list, read_utterances
 from unspool.tasks.speech.recordings import make_batch
 from unspool.tasks.speech.stream import SpeechStream
 from unspool.tasks.speech.subtitles import FORMATS, subtitles
@@ -79,8 +79,8 @@ class TrainedRecognizer:
         """
         if form not in FORMATS:
             raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {form!r}.")
-        if form in ("srt", "vtt") and len(sources) > 1:
-            raise ConfigError(f"format {form} is of one file; name one of the {len(sources)}.")
+        if form in ("srt", "vtt") and (len(sources) > 1 or is_list(sources[0])):
+            raise ConfigError(f"format {form} is of one file; name one sound file.")
         return self._texts(sources, form, listening, raw_rate, skip_bad)
 
     def evaluate(self, data: str, listening: Listening = Listening()) -> dict[str, Any]:
@@ -121,8 +121,7 @@ class TrainedRecognizer:
             yield subtitles([*every, *last], form)
 
     def _signals(self, source: str) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
-        path = Path(source)
-        if path.is_dir() or path.suffix in (".jsonl", ".json", ".tsv", ".csv", ".npz"):
+        if is_list(source):
             for one in read_utterances(source):
                 yield one.name, lambda one=one: one.read(self.task.features)  # type: ignore[misc]
         else:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from unspool.config import require
 from unspool.data.columns import Sentence, blank_sentence, check
 from unspool.data.plain_text import split_text
 from unspool.errors import ConfigError, DataError
@@ -74,8 +75,7 @@ class TrainedTagger:
             DataError: as in `predict_file` and `predict_text`.
             ConfigError: count is below 1.
         """
-        if count < 1:
-            raise ConfigError(f"n_best must be at least 1, got {count}.")
+        require(count >= 1, "n_best", count, "at least 1")
         words = self._text(source) if is_text else map(self._words, self._sentences(source, skip_bad))
         return self._nbest_lines(words, count)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ class Pairs(NamedTuple):
         try:
             with np.load(path) as stored:
                 return cls(**{name: stored[name] for name in cls._fields})
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); the run's folder is damaged.") from error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>
-body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; color: #222; }}
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem; max-width: 72rem; color: #222; }}
 table {{ border-collapse: collapse; margin: 1.5rem 0 2.5rem; }}
 th {{ font-weight: normal; text-align: right; padding: 0 .5em; white-space: pre; }}
 thead th {{ writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; padding: .5em 0; }}

@@ -39,7 +39,6 @@ class Translation(Task):
         self.data: TranslationData = settings["data"]
         self.model: TranslatorSettings = settings["model"]
         self.source, self.target, self.folder = source, target, folder
-        self.precision = "float32"  # of matrix products in a search
 
     @classmethod
     def prepare(cls, settings: Mapping[str, Any], folder: Path) -> Self:
@@ -169,10 +168,10 @@ class Translation(Task):
         model.eval()
         lengths = lengths.to(model.bias.device)
         first, longest = torch.full_like(lengths, BEGIN), 2 * lengths + 10
-        with torch.autocast(lengths.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with torch.autocast(lengths.device.type, torch.bfloat16, enabled=how.precision == "bfloat16"):
             work = Translating(model, source.to(lengths.device), lengths)
             if isinstance(how, Draws):
-                return sample_sequences(work, work.start, first, END, longest, how, self.target.never)
+                return sample_sequences(work, work.start, first, END, longest, how, (*self.target.never, UNKNOWN))
             return beam_search(work, work.start, first, END, longest, how, self.target.never, keep_attention)
 
     @property
@@ -225,8 +224,8 @@ class Translation(Task):
 
 def _named_pairs(data: str) -> list[tuple[str, str]]:
     source, _, target = data.partition("\t")
-    if not target and not is_table(source):
-        raise DataError(f"{source}: no target beside it; name its translation too, or a .tsv with both.")
+    if bool(target) == is_table(source):
+        raise DataError(f"{source}: expected its translation beside it, or a .tsv with both languages alone.")
     return read_pairs(source, target)
 
 
