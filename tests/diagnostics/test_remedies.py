@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from unspool import GRU, LSTM, Elman, HiddenState, IndRNN, MinGRU, Recurrent
-from unspool.cli import _parser
+from unspool.cli.words import build_parser
 from unspool.diagnostics import KnownTraining, Remedy, Verdict, diagnose
 from unspool.initializers import forget_bias_
 
@@ -55,7 +55,7 @@ def test_a_verdict_is_named_and_its_flags_are_those_of_the_command_line(kind):
     assert str(verdict).startswith(f"{kind}: layer: ")
     assert verdict.remedies[0].flags.startswith(first)
     for remedy in verdict.remedies:
-        options = _parser().parse_args(["train", "language-modeling", "--out", "x", *remedy.flags.split()])
+        options = build_parser().parse_args(["train", "language-modeling", "--out", "x", *remedy.flags.split()])
         for name, value in remedy.settings.items():
             assert getattr(options, name) == value
         assert remedy.figure
