@@ -105,7 +105,7 @@ def run_predict(options: argparse.Namespace) -> None:
 
 def run_check(options: argparse.Namespace) -> None:
     """Looks at files before training."""
-    settings = {name: value for name, value in vars(options).items() if name in ("format", "targets", "stride")}
+    settings = {name: value for name, value in vars(options).items() if name in ("kind", "targets", "stride")}
     found: Checked = options.look(options.files, **settings)
     print(to_json(found._asdict()) if options.json else "\n".join(found.lines()))
     if found.problems:

@@ -94,7 +94,7 @@ def build_parser() -> ArgumentParser:
     does = "Names malformed lines, counts tags and words, and compares splits with the first file."
     tagging = _command(kinds, "tagging", "sentences in columns", does, commands.run_check)
     tagging.add_argument("files", nargs="+", metavar="FILE", help="sentences: those to train on, then other splits")
-    tagging.add_argument("--format", default="conllu", help="as for train tagging (default: conllu)")
+    tagging.add_argument("--format", dest="kind", default="conllu", help="as for train tagging (default: conllu)")
     tagging.add_argument("--targets", default="", help="as for train tagging")
     does = "Names empty and unlike lines, counts, and compares splits with the first."
     pairs = _command(kinds, "translation", "two aligned files", does, commands.run_check)
