@@ -59,7 +59,8 @@ def check_bounds(section: Any, bounds: Mapping[str, str]) -> None:
         limits = [(_LIMITS[kind], float(number)) for kind, number in re.findall(r"(at \w+|above|below) (\S+)", plain)]
         for name in names.split():
             value = getattr(section, name)
-            require(math.isfinite(value) and all(holds(value, limit) for holds, limit in limits), name, value, words)
+            finite = isinstance(value, int) or math.isfinite(value)  # an integer may be beyond all floats
+            require(finite and all(holds(value, limit) for holds, limit in limits), name, value, words)
 
 
 class ArgumentParser(argparse.ArgumentParser):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from unspool.errors import ConfigError
-from unspool.search import Draws, Sampling, Softmax, filter_logits, sample, sample_sequences
+from unspool.search import Beam, Draws, Sampling, Softmax, filter_logits, sample, sample_sequences
 
 LOGITS = torch.log(torch.tensor([[0.5, 0.25, 0.15, 0.1]]))
 
@@ -100,3 +100,9 @@ def test_sequences_are_drawn_as_often_as_they_are_likely():
 
 def test_without_heat_the_likeliest_sequence_is_drawn():
     assert [one.tokens for one in drawn(2, temperature=0.0)[0]] == [[0] * 6] * 2
+
+
+def test_a_number_beyond_all_floats_is_within_bounds_or_refused_by_name():
+    assert Sampling(top_k=10**400).top_k == 10**400
+    with pytest.raises(ConfigError, match="num_best must be at most size"):
+        Beam(num_best=10**400)
