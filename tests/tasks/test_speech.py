@@ -28,8 +28,9 @@ from unspool.tasks.speech.trained import _cut  # noqa: E402
 
 RATE = 8000
 PITCH = {"a": 400, "b": 900, "c": 1800, " ": 3000}
-SMALL = ["--sample-rate", RATE, "--num-filters", 24, "--hidden-size", 32, "--num-layers", 1, "--dropout", 0.0,
-         "--feature-masks", 0, "--time-masks", 0, "--learning-rate", 0.01, "--batch-seconds", 12]  # fmt: skip
+SMALL = ["--stride", 2, "--window", 2, "--sample-rate", RATE, "--num-filters", 24, "--hidden-size", 32, "--num-layers", 1,
+         "--dropout", 0.0, "--feature-masks", 0, "--time-masks", 0, "--learning-rate", 0.01,
+         "--batch-seconds", 12]  # fmt: skip
 
 
 def call(*words):

@@ -54,7 +54,7 @@ def linear_cross_entropy(
         return _reference(x, weight, bias, targets, ignore_index, narrow)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
         return _LinearCrossEntropy.apply(x, weight, bias, targets, ignore_index, narrow)
-    return _run(x, weight, bias, targets, ignore_index, narrow, (False, False, False))[0]
+    return _run(x, weight, bias, targets, ignore_index, narrow, [False] * 3)[0]
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> None:
@@ -89,7 +89,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight, bias, targets)
         ctx.ignore_index, ctx.narrow = ignore_index, narrow
-        nats, ctx.gradients = _run(x, weight, bias, targets, ignore_index, narrow, ctx.needs_input_grad[:3])
+        nats, ctx.gradients = _run(x, weight, bias, targets, ignore_index, narrow, list(ctx.needs_input_grad[:3]))
         return nats
 
     @staticmethod
@@ -97,15 +97,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         x, weight, bias, targets = ctx.saved_tensors
         if torch.is_grad_enabled():
             free = _gradients(x, weight, bias, targets, ctx.ignore_index, ctx.narrow, grad_nats)
-            return (
-                *(g if wanted else None for g, wanted in zip(free, ctx.needs_input_grad, strict=False)),
-                None,
-                None,
-                None,
-            )
+            kept = [g if wanted else None for g, wanted in zip(free, ctx.needs_input_grad, strict=False)]
+            return (*kept, None, None, None)
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # a second backward pass through a retained graph
-            _, gradients = _run(x, weight, bias, targets, ctx.ignore_index, ctx.narrow, ctx.needs_input_grad[:3])
+            _, gradients = _run(x, weight, bias, targets, ctx.ignore_index, ctx.narrow, list(ctx.needs_input_grad[:3]))
         scale = float(grad_nats)
         if scale != 1.0:
             for gradient in gradients:
@@ -115,13 +111,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _run(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    targets: Tensor,
-    ignore_index: int,
-    narrow: bool,
-    needed: tuple[bool, ...],
+    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, ignore_index: int, narrow: bool, needed: list[bool]
 ) -> tuple[Tensor, list[Tensor | None]]:
     given: list[Any] = [None if t is None else t.detach().contiguous() for t in (x, weight, bias)]
     gradients: list[Any] = [

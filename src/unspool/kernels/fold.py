@@ -27,6 +27,7 @@ def fold(pointwise: Pointwise, inputs: ScanInputs, *, reverse: bool = False, nar
     The other arguments and the result are those of `gated_scan`.
     """
     num_steps, (_, _, hidden_size) = len(inputs.x), inputs.initial_state.shape
+    inputs = _rounded_once(inputs, narrow)
     lengths, initial_state = inputs.lengths, inputs.initial_state
     active = None if lengths is None else active_steps(lengths, num_steps).unsqueeze(-1)
     fresh = torch.zeros_like(initial_state) if inputs.reset_state is None else inputs.reset_state
@@ -81,6 +82,7 @@ def fold_adjoint(
     at once; the loop holds the rest of the adjoint and one product. Plain PyTorch without in-place writes, so that it can be
     differentiated again.
     """
+    inputs = _rounded_once(inputs, narrow)
     initial_state, recurrent_mask = inputs.initial_state, inputs.recurrent_mask
     lengths, reset = inputs.lengths, inputs.reset
     num_steps, hidden_size = len(inputs.x), initial_state.shape[-1]
@@ -185,6 +187,12 @@ def _order(num_steps: int, reverse: bool) -> range:
 
 def _unbind(tensor: Tensor | None) -> tuple[Tensor, ...]:
     return () if tensor is None else tensor.unbind(0)
+
+
+def _rounded_once(inputs: ScanInputs, narrow: bool) -> ScanInputs:
+    """The recurrent weight in the precision of its products, so that no step has to round it again."""
+    weight = inputs.weight_hh
+    return inputs._replace(weight_hh=weight.to(torch.bfloat16)) if narrow and weight is not None else inputs
 
 
 def _recurrent_product(fed: Tensor, inputs: ScanInputs, narrow: bool) -> Tensor | None:

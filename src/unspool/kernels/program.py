@@ -110,10 +110,10 @@ class Program:
             One tensor for each output, with H units in its last axis.
         """
         like = values[0]
-        register: list[Tensor] = [*values, like.new_tensor(like.shape[-1])] if self.measures else list(values)
+        register: list[Tensor] = [*values, like.new_full((), like.shape[-1])] if self.measures else list(values)
         for function, operands in self._plan:
             register.append(function(*[register[o] if isinstance(o, int) else o for o in operands]))
-        return [_widen(register[o] if isinstance(o, int) else like.new_tensor(o), like) for o in self._places]
+        return [_widen(register[o] if isinstance(o, int) else like.new_full((), o), like) for o in self._places]
 
     @cached_property
     def measures(self) -> bool:
@@ -312,7 +312,7 @@ def _read(word: str, known: set[str], line: int) -> Operand:
 
 
 def _sum(value: Tensor | float, like: Tensor) -> Tensor:
-    value = value if isinstance(value, Tensor) else like.new_tensor(value)
+    value = value if isinstance(value, Tensor) else like.new_full((), value)
     if value.dim() == 0:
         return value * like.shape[-1]
     return value.expand(*value.shape[:-1], like.shape[-1]).sum(-1, keepdim=True)
@@ -329,7 +329,7 @@ def _tensor_pair(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., 
     def apply(a: Tensor | float, b: Tensor | float) -> Tensor:
         like = a if isinstance(a, Tensor) else b
         assert isinstance(like, Tensor)
-        return function(*(o if isinstance(o, Tensor) else like.new_tensor(o) for o in (a, b)))
+        return function(*(o if isinstance(o, Tensor) else like.new_full((), o) for o in (a, b)))
 
     return apply
 

@@ -68,7 +68,8 @@ class Attention(nn.Module):
         """
         outside = (torch.arange(len(memory), device=memory.device) >= lengths.unsqueeze(1)).unsqueeze(1)
         values = memory.transpose(0, 1).masked_fill(outside.transpose(1, 2), 0.0)  # padding may hold anything
-        return Memory(values, self.key_map(values), outside)
+        keys = self.key_map(values)
+        return Memory(values.to(keys.dtype), keys, outside)
 
     def forward(self, queries: Float[Tensor, "T B Q"], memory: Memory) -> Attended:
         """Looks every query up in the memory of its row.

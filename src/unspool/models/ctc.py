@@ -99,7 +99,7 @@ class CTCModel(nn.Module):
         window: frames that a step reads, at least `stride`.
         channels: of the convolution; 0: none.
         look_ahead: steps that a one-directional model looks ahead.
-        dropout: of what layers read and of the last output, locked over a recording.
+        dropout: of what is handed from layer to layer and of the last output, locked over a recording.
         layer_norm, residual: as in `Stack`.
     """
 
@@ -157,8 +157,7 @@ class CTCModel(nn.Module):
         frames = clear_padding(frames, lengths)
         padded = functional.pad(frames, (0, 0, 0, 0, 0, (count - 1) * self.stride + self.window - len(frames)))
         windows = padded.unfold(0, self.window, self.stride).permute(0, 1, 3, 2).flatten(2)
-        x = self.dropout(self.read(windows))
-        h = self.stack(x, lengths=steps.clamp(min=1)).output
+        h = self.stack(self.read(windows), lengths=steps.clamp(min=1)).output
         if self.ahead is not None:
             h = self.look(functional.pad(clear_padding(h, steps), (0, 0, 0, 0, 0, self.look_ahead)))
         return self.classify(self.dropout(h)), steps

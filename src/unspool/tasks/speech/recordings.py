@@ -181,7 +181,7 @@ class SpeechBatches:
         frames, (length, width) = frames.copy(), frames.shape
         longest = min(int(self.data.time_mask_seconds * 1000 / self.features.shift_ms), length // 5)
         for _ in range(self.data.feature_masks):
-            size = chance.integers(min(self.data.feature_mask_width, width // 2) + 1)
+            size = chance.integers(min(self.data.feature_mask_width, width // 5) + 1)
             begin = chance.integers(width - size + 1)
             frames[:, begin : begin + size] = 0.0
         for _ in range(self.data.time_masks):

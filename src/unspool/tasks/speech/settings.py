@@ -25,7 +25,7 @@ class SpeechData:
     noise: str = setting("", "training: folder of sounds to mix in; empty: white noise, where noise_snr asks for noise")
     noise_snr: str = setting("", "training: signal over noise in decibels, as 5-20, for half of the recordings")
     feature_masks: int = setting(2, "SpecAugment: bands of features hidden in training")
-    feature_mask_width: int = setting(8, "SpecAugment: widest band")
+    feature_mask_width: int = setting(8, "SpecAugment: widest band, and never more than a fifth of all")
     time_masks: int = setting(2, "SpecAugment: stretches of time hidden in training")
     time_mask_seconds: float = setting(0.3, "SpecAugment: longest stretch, and never more than a fifth of a recording")
 
@@ -65,12 +65,12 @@ class RecognizerSettings(CellSettings):
     hidden_size: int = setting(320, "units of each layer and direction")
     num_layers: int = setting(3, "layers")
     bidirectional: bool = setting(True, "read both ways; such a model cannot stream")
-    stride: int = setting(2, "frames from one step to the next")
-    window: int = setting(2, "frames that a step reads, at least the stride")
+    stride: int = setting(3, "frames from one step to the next")
+    window: int = setting(5, "frames that a step reads, at least the stride")
     channels: int = setting(0, "of a strided convolution over the window; 0: its frames side by side")
     look_ahead: int = setting(0, "steps that a one-directional model looks ahead")
-    dropout: float = setting(0.4, "of what layers read and of the last output, locked over a recording")
-    layer_norm: bool = setting(False, "normalize the input of each layer")
+    dropout: float = setting(0.3, "of what layers hand on, locked over a recording")
+    layer_norm: bool = setting(True, "normalize the input of each layer")
     residual: bool = setting(False, "add each layer's input to its output where sizes allow")
 
     def __post_init__(self) -> None:
