@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from unspool.tasks import Listening, check_recordings  # noqa: E402
 from unspool.tasks.speech.alphabet import Word  # noqa: E402
 from unspool.tasks.speech.features import FeatureSettings  # noqa: E402
 from unspool.tasks.speech.manifest import read_utterances  # noqa: E402
-from unspool.tasks.speech.recordings import add_noise  # noqa: E402
+from unspool.tasks.speech.recordings import Normalizer, SpeechBatches, add_noise  # noqa: E402
+from unspool.tasks.speech.settings import SpeechData  # noqa: E402
 from unspool.tasks.speech.subtitles import subtitles  # noqa: E402
 from unspool.tasks.speech.trained import _cut  # noqa: E402
 
@@ -298,7 +300,7 @@ def test_features_of_somebody_else_are_read_beside_their_table(tmp_path, capsys)
     frames = {f"u{n}": chance.normal(size=(30 + n, 5)).astype(np.float32) for n in range(6)}
     np.savez(tmp_path / "own.npz", **frames)
     (tmp_path / "own.tsv").write_text("utterance\ttext\n" + "".join(f"{name}\tab\n" for name in frames))
-    flags = [*SMALL, "--epochs", 2, "--deltas", 2, "--out", tmp_path / "m"]
+    flags = [*SMALL, "--epochs", 2, "--deltas", 2, "--speeds", "0.8,1.25", "--out", tmp_path / "m"]
     assert call("train", "speech", "--train", tmp_path / "own.npz", *flags) == 0
     assert call("predict", tmp_path / "m", tmp_path / "own.npz") == 0
     assert len(capsys.readouterr().out.splitlines()) == 6
@@ -306,6 +308,30 @@ def test_features_of_somebody_else_are_read_beside_their_table(tmp_path, capsys)
     np.savez(tmp_path / "own.npz", **frames)
     with pytest.raises(DataError, match=r"own\.tsv:5: .*u3 has features that are no numbers"):
         read_utterances(str(tmp_path / "own.npz"))[3].read(unspool.load(tmp_path / "m").task.features)
+
+
+def test_matrices_of_features_are_heard_at_other_speeds():
+    data = SpeechData(train="own.npz", speeds="1.25", feature_masks=0, time_masks=0)
+    recordings = SimpleNamespace(width=2, frames=[6], size=1)
+    batches = SpeechBatches(recordings, data, FeatureSettings(), Normalizer("none", np.zeros(2), np.ones(2)), seed=0)
+    ramp = np.arange(6, dtype=np.float32)[:, None] * np.array([1, -10], np.float32)
+    heard = batches._masked(ramp, np.random.default_rng(0))
+    np.testing.assert_allclose(heard[:, 0], [0, 1.25, 2.5, 3.75, 5], rtol=1e-6)
+    np.testing.assert_allclose(heard[:, 1], -10 * heard[:, 0], rtol=1e-6)
+    assert len(batches._masked(ramp[:1], np.random.default_rng(0))) == 1
+
+
+def test_no_speed_reads_beyond_the_last_frame():
+    for speed in (0.85, 0.95, 1.05, 1.15):
+        data = SpeechData(train="own.npz", speeds=str(speed), feature_masks=0, time_masks=0)
+        recordings = SimpleNamespace(width=1, frames=[6], size=1)
+        batches = SpeechBatches(
+            recordings, data, FeatureSettings(), Normalizer("none", np.zeros(1), np.ones(1)), seed=0
+        )
+        for length in range(1, 400):
+            heard = batches._masked(np.arange(length, dtype=np.float32)[:, None], np.random.default_rng(0))
+            assert heard.min() == 0
+            assert heard.max() <= length - 1
 
 
 def test_training_hears_other_speeds_loudness_and_noise_and_repeats_itself(corpus, capsys):

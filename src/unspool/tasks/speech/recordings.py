@@ -177,7 +177,11 @@ class SpeechBatches:
         return np.resize(sound[begin:], count)
 
     def _masked(self, frames: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-        """Hides bands and stretches behind zeros, which are the mean of normalized features."""
+        """Hides bands and stretches behind zeros, which are the mean of normalized features; given features change speed."""
+        if self.recordings.width and (speed := chance.choice(self.data.speed_list)) != 1.0:
+            places = np.minimum(np.arange(0, len(frames), speed), len(frames) - 1)  # arange may overrun by rounding
+            low, part = places.astype(int), (places % 1).astype(np.float32)[:, None]
+            frames = frames[low] * (1 - part) + frames[np.minimum(low + 1, len(frames) - 1)] * part
         frames, (length, width) = frames.copy(), frames.shape
         longest = min(int(self.data.time_mask_seconds * 1000 / self.features.shift_ms), length // 5)
         for _ in range(self.data.feature_masks):

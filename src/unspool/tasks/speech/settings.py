@@ -20,7 +20,7 @@ class SpeechData:
     longest_seconds: float = setting(30.0, "longer recordings are left out of training, and named")
     batch_seconds: float = setting(160.0, "seconds of a batch, padding included")
     skip_bad: bool = setting(False, "leave unreadable recordings out, and name them, instead of stopping")
-    speeds: str = setting("1", "training: one of these speeds each time, as 0.9,1,1.1; of sound, not of features")
+    speeds: str = setting("1", "training: one of these speeds each time, as 0.9,1,1.1")
     gain_db: float = setting(0.0, "training: louder or softer by up to so many decibels")
     noise: str = setting("", "training: folder of sounds to mix in; empty: white noise, where noise_snr asks for noise")
     noise_snr: str = setting("", "training: signal over noise in decibels, as 5-20, for half of the recordings")
