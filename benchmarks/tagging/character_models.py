@@ -35,6 +35,8 @@ class CapturedTraining:
         folder: of a model that `unspool train language-modeling` has begun.
         rate: learning rate at its highest.
         dropout: of the layer's outputs, locked over time.
+        weight_decay: of matrices.
+        ema: share of the averaged weights that each update keeps.
     """
 
     def __init__(self, folder: Path, rate: float, dropout: float, weight_decay: float = 0.01, ema: float = 0.999):
@@ -101,6 +103,7 @@ class CapturedTraining:
         values = self.task.validate(self.model)
         save_tensors(self.folder / WEIGHTS, parameters_of(self.model), {"step": self.step})
         self._set(own)
+        torch.cuda.synchronize()  # the next update runs on a stream of its own
         self.model.train()
         return values or {}
 
@@ -164,7 +167,7 @@ def main() -> None:
 
 
 def begin(arguments: argparse.Namespace) -> None:
-    """Both folders, by one update of the command on a CPU."""
+    """Both folders, by one update of the command."""
     command = [sys.executable, "-c", "import sys; from unspool.cli import main; sys.exit(main())"]
     command += ["train", "language-modeling", "--data", arguments.data, "--validation", arguments.validation]
     command += ["--num-layers", "1", "--embedding-size", "128", "--min-count", "50", "--reset-share", "0.3"]

@@ -88,9 +88,7 @@ def _keeping(cell: HasGates) -> str:
 
 def _set_bias(cell: HasGates, gate: str, value: Tensor) -> None:
     if gate not in cell.gates or cell.bias_ih is None:
-        raise ConfigError(
-            f"{type(cell).__name__} has no bias of a gate {gate!r}; its gates are {' '.join(cell.gates)}."
-        )
+        raise ConfigError(f"{type(cell).__name__} has no bias of a gate {gate!r}; its gates: {' '.join(cell.gates)}.")
     rows = slice(cell.gates.index(gate) * cell.hidden_size, (cell.gates.index(gate) + 1) * cell.hidden_size)
     with torch.no_grad():
         cell.bias_ih[rows] = value.to(cell.bias_ih)

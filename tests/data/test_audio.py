@@ -108,4 +108,10 @@ def test_bad_files_are_refused_by_name(tmp_path):
     sound = tone()
     sound[8000] = np.nan
     soundfile.write(tmp_path / "nan.wav", sound, 16_000, subtype="FLOAT")
-    refused("nan.wav", r"no numbers, the first at 0\.500 s")
+    refused("nan.wav", r"no numbers or absurd, the first at 0\.500 s")
+    sound[8000] = 3e29
+    soundfile.write(tmp_path / "nan.wav", sound, 16_000, subtype="FLOAT")
+    refused("nan.wav", r"no numbers or absurd, the first at 0\.500 s")
+    soundfile.write(tmp_path / "whole.wav", tone(), 16_000)
+    with pytest.raises(DataError, match=r"whole\.wav: ends at .* or offset and duration lie beyond it"):
+        read_audio(tmp_path / "whole.wav", 16_000, 5.0, 6.0)

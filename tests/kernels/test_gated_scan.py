@@ -217,6 +217,19 @@ def test_functional_gradients_are_those_of_backward(dtype):
     torch.testing.assert_close(tuple(found.values()), wanted)
 
 
+def test_gradients_of_a_narrow_loop_are_summed_in_float32():
+    layer, x = Recurrent(GRU(4, 8)), torch.randn(1000, 2, 4)
+    parameters = dict(layer.named_parameters())
+
+    def loss(parameters):
+        return torch.func.functional_call(layer, parameters, (x,)).output.square().mean()
+
+    exact = torch.func.grad(loss)(parameters)["cell.weight_hh"]
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = torch.func.grad(loss)(parameters)["cell.weight_hh"]
+    assert (narrow - exact).norm() < 0.02 * exact.norm()
+
+
 def test_a_vectorized_map_gives_each_batch_its_own_gradients():
     layer, x = Recurrent(LSTM(3, 4)).double(), torch.randn(3, 5, 2, 3, dtype=D)
     gradient = torch.func.grad(lambda x: layer(x).output.sin().sum())

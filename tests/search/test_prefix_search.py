@@ -183,6 +183,14 @@ def test_hot_words_count_when_they_are_whole():
     assert whole(hot, [1, 2, 2, 4, 1, 2]) == 2
     assert whole(hot, [3, 1, 2]) == 0
     assert whole(hot, [5, 4, 1]) == 2  # the shorter phrase is whole, the longer one is not
+
+
+def test_a_hot_phrase_may_begin_within_one_that_fails():
+    pieces = ["", "a", "b", "c", " "]
+    hot = HotWords(["a b", "b c"], pieces)
+    assert whole(hot, [1, 4, 1, 4, 2]) == 3
+    assert whole(HotWords(["a b", "c"], pieces), [1, 4, 3]) == 1
+    assert whole(HotWords(["a b c", "b b"], pieces), [1, 4, 2, 4, 2]) == 3
     assert hot.extend(hot.start(), 1)[0] == 1
 
 

@@ -11,17 +11,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 soundfile = pytest.importorskip("soundfile", reason="the extra speech is not installed")
 pytest.importorskip("jiwer")
 
 import unspool  # noqa: E402
 from unspool.cli import main  # noqa: E402
+from unspool.data import Lines, build_tokenizer  # noqa: E402
 from unspool.errors import ConfigError, DataError  # noqa: E402
 from unspool.search.ctc import PrefixBeam  # noqa: E402
 from unspool.tasks import Listening, check_recordings  # noqa: E402
-from unspool.tasks.speech.alphabet import Word  # noqa: E402
-from unspool.tasks.speech.features import FeatureSettings  # noqa: E402
+from unspool.tasks.speech.alphabet import Alphabet, Word  # noqa: E402
+from unspool.tasks.speech.features import FeatureSettings, features_of  # noqa: E402
 from unspool.tasks.speech.manifest import read_utterances  # noqa: E402
 from unspool.tasks.speech.recordings import Normalizer, SpeechBatches, add_noise  # noqa: E402
 from unspool.tasks.speech.settings import SpeechData  # noqa: E402
@@ -167,7 +169,7 @@ def test_a_stream_refuses_what_is_no_sound(learned):
     if not recogniser.model.bidirectional:
         with pytest.raises(DataError, match="finite samples"):
             recogniser.stream().feed(np.array([0.0, np.nan]))
-        with pytest.raises(ConfigError, match="rate must be at least 1"):
+        with pytest.raises(ConfigError, match="rate must be between 100 and"):
             recogniser.stream(-1)
     with pytest.raises(DataError, match="shorter than one frame"):
         recogniser.transcribe(np.zeros(10, np.float32), RATE)
@@ -270,6 +272,9 @@ def test_lists_of_every_kind_name_the_same_recordings(corpus, tmp_path):
     (kaldi / "text").write_text("".join(f"r{n} {text}\n" for n, (_, text) in enumerate(rows)))
     assert [one[2:] for one in read_utterances(str(kaldi))] == [one[2:] for one in wanted]
     (kaldi / "segments").write_text("r0 r1 0.1 0.25\n")
+    with pytest.raises(DataError, match=r"text:\d+: 'r\d+' must be in text and in segments"):
+        read_utterances(str(kaldi))
+    (kaldi / "text").write_text(f"r0 {rows[0][1]}\n")
     (cut,) = read_utterances(str(kaldi))
     assert (cut.path, cut.begin, cut.end, cut.text) == (rows[1][0], 0.1, 0.25, rows[0][1])
 
@@ -286,6 +291,15 @@ def test_lists_of_every_kind_name_the_same_recordings(corpus, tmp_path):
         ("a.txt", "x", "expected .jsonl"),
         ("missing.jsonl", None, "no such file"),
         ("a.npz", "x", "no .npz file"),
+        ("a.npz", "", "no .npz file"),
+        ("a.jsonl", '{"audio_filepath": "x", "text": null}\n', r"found audio_filepath \(str\), text \(NoneType\)"),
+        ("a.jsonl", '{"audio_filepath": "x", "text": "a\\ud800"}\n', "both as Unicode text"),
+        ("a.jsonl", "[" * 100_000 + "\n", r"a\.jsonl:1: not JSON"),
+        ("a.jsonl", '{"audio_filepath": "x", "text": "", "offset": 1' + "0" * 400 + "}\n", "offset must be seconds"),
+        ("a.csv", 'audio_filepath,text\nx.wav,a\nx.wav,"b\ny.wav,c\n', r"a\.csv:3: a row must be one line"),
+        ("a.csv", 'audio_filepath,text\nx.wav,"a\nb"\n', r"a\.csv:2: a row must be one line"),
+        ("a.csv", "audio_filepath,text\nx.wav," + "a" * 200_000 + "\n", r"a\.csv:2: .*field larger"),
+        ("a.csv", "audio_filepath,text,text\nx.wav,a,b\n", r"a\.csv:1: two columns have the same name"),
     ],
 )
 def test_malformed_lists_are_refused_by_line(tmp_path, name, text, words):
@@ -308,6 +322,23 @@ def test_features_of_somebody_else_are_read_beside_their_table(tmp_path, capsys)
     np.savez(tmp_path / "own.npz", **frames)
     with pytest.raises(DataError, match=r"own\.tsv:5: .*u3 has features that are no numbers"):
         read_utterances(str(tmp_path / "own.npz"))[3].read(unspool.load(tmp_path / "m").task.features)
+
+
+@pytest.mark.parametrize(
+    "frames", [np.ones((3, 0)), np.ones((3, 2), complex), np.array([["1.5", "2"]]), np.full((3, 2), 1e30)]
+)
+def test_features_that_are_none_are_refused_by_line(tmp_path, frames):
+    np.savez(tmp_path / "own.npz", u0=frames)
+    (tmp_path / "own.tsv").write_text("utterance\ttext\nu0\tab\n")
+    with pytest.raises(DataError, match=r"own\.tsv:2: .*own\.npz: u0 (must be|has features)"):
+        read_utterances(str(tmp_path / "own.npz"))[0].read(FeatureSettings())
+
+
+def test_kaldi_folders_name_a_key_once(tmp_path):
+    (tmp_path / "wav.scp").write_text("r0 a.wav\nr0 b.wav\n")
+    (tmp_path / "text").write_text("r0 x\n")
+    with pytest.raises(DataError, match=r"wav\.scp:2: r0 stands here a second time"):
+        read_utterances(str(tmp_path))
 
 
 def test_matrices_of_features_are_heard_at_other_speeds():
@@ -352,6 +383,48 @@ def test_noise_has_the_power_that_is_asked_for(decibels):
     signal, noise = np.sin(np.arange(5000) / 7).astype(np.float32), chance.normal(size=5000).astype(np.float32)
     added = add_noise(signal, noise, decibels) - signal
     assert 10 * math.log10(np.mean(signal**2) / np.mean(added**2)) == pytest.approx(decibels, abs=1e-3)
+
+
+@pytest.mark.parametrize("look_ahead", [0, 2])
+def test_a_stream_is_the_model_over_the_whole_recording(look_ahead):
+    from unspool.cells import LSTM
+    from unspool.models.ctc import CTCModel
+    from unspool.search.ctc import GreedySearch
+    from unspool.tasks.speech.stream import SpeechStream
+
+    class Kept(GreedySearch):
+        rows = []
+
+        def advance(self, chances):
+            self.rows.append(chances)
+            super().advance(chances)
+
+    torch.manual_seed(0)
+    settings, normalizer = FeatureSettings(sample_rate=8000), Normalizer("global", np.zeros(40), np.ones(40))
+    model = CTCModel(40, 5, LSTM, 16, 2, bidirectional=False, look_ahead=look_ahead).eval()
+    sound = np.random.default_rng(0).normal(size=8000).astype(np.float32) * 0.1
+    Kept.rows = []
+    stream = SpeechStream(
+        model, settings, normalizer, Alphabet(build_tokenizer("character", Lines(["abc "]))), Kept, 8000
+    )
+    stream.feed(sound), stream.finish()
+    frames = torch.from_numpy(features_of(sound, settings)).unsqueeze(1)
+    with torch.no_grad():
+        chances, steps = model(frames, torch.tensor([len(frames)]))
+    assert len(Kept.rows) == int(steps[0])
+    np.testing.assert_allclose(np.stack(Kept.rows), chances[:, 0].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 44_100, 48_000])
+def test_latency_is_what_a_stream_waits_for(rate):
+    from unspool.data.audio import Resampler
+
+    stated, own = Resampler.longest_wait(rate, 16_000), Resampler(rate, 16_000)
+    ready = worst = 0
+    for fed in range(5, 3 * rate, 5):
+        worst = max(worst, fed / rate - ready / 16_000)
+        ready += len(own.feed(np.zeros(5, np.float32)))
+    assert stated - 0.001 <= worst <= stated + 5 / rate  # fed five at a time
 
 
 def test_long_sound_is_cut_where_it_is_quietest():

@@ -103,7 +103,7 @@ def build_parser() -> ArgumentParser:
     does = "Names recordings that cannot be read, are silent or clipped, and texts too long for their sound."
     sound = _command(kinds, "speech", "recordings with what is said in them", does, commands.run_check)
     sound.add_argument("files", nargs="+", metavar="LIST", help="those to train on, then other splits")
-    sound.add_argument("--stride", type=int, default=2, help="as for train speech (default: 2)")
+    sound.add_argument("--stride", type=int, default=3, help="as for train speech (default: 3)")
     for one, look in ((tagging, check_files), (pairs, check_pairs), (sound, check_recordings)):
         _json(one)
         one.set_defaults(look=look)

@@ -66,18 +66,15 @@ def read_audio(path: Path, rate: int, begin: float = 0.0, end: float | None = No
             file.seek(min(first, file.frames))
             samples = file.read(max(0, last - first), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise DataError(
-            f"{path}: cannot be read to its end ({_reason(error)}); the file is cut off or damaged."
-        ) from None
+        raise DataError(f"{path}: cannot be read to its end ({_reason(error)}); it is cut off or damaged.") from None
     if len(samples) < last - first or _promises_more(path):
-        raise DataError(
-            f"{path}: is cut off; it ends at {(first + len(samples)) / sound.rate:.2f} s, before it should."
-        )
+        ends = (min(first, whole) + len(samples)) / sound.rate
+        raise DataError(f"{path}: ends at {ends:.2f} s; it is cut off, or offset and duration lie beyond it.")
     if not len(samples):
-        raise DataError(f"{path}: holds no samples.")
-    if not np.isfinite(samples).all():
-        bad = int(np.argwhere(~np.isfinite(samples))[0][0])
-        raise DataError(f"{path}: has samples that are no numbers, the first at {bad / sound.rate:.3f} s.")
+        raise DataError(f"{path}: holds no samples from {begin:g} s to {last / sound.rate:g} s.")
+    if not (np.abs(samples) < 1e6).all():
+        bad = int(np.argwhere(~(np.abs(samples) < 1e6))[0][0])
+        raise DataError(f"{path}: has samples that are no numbers or absurd, the first at {bad / sound.rate:.3f} s.")
     return resample(samples.mean(axis=1), sound.rate, rate)
 
 
@@ -99,6 +96,15 @@ class Resampler:
         if from_rate != to_rate:
             self.stream = speech_package("soxr").ResampleStream(from_rate, to_rate, 1, dtype="float32")
         self.waiting: Samples = np.zeros(0, np.float32)
+
+    @classmethod
+    def longest_wait(cls, from_rate: float, to_rate: float) -> float:
+        """Seconds at most, tried out, from a sample until what stands for it is ready: a block, and the filter's reach."""
+        own, count, longest = cls(from_rate, to_rate), 0, 0.0
+        for blocks in range(1, 151) if own.stream else ():
+            longest = max(longest, blocks * own.block / from_rate - count / to_rate)
+            count += len(own.feed(np.zeros(own.block, np.float32)))
+        return longest
 
     def feed(self, samples: Samples) -> Samples:
         """What has become ready."""

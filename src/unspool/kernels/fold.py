@@ -190,9 +190,11 @@ def _unbind(tensor: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def _rounded_once(inputs: ScanInputs, narrow: bool) -> ScanInputs:
-    """The recurrent weight in the precision of its products, so that no step has to round it again."""
+    """The recurrent weight rounded once, unless gradients flow through it: their sum over steps is float32's."""
     weight = inputs.weight_hh
-    return inputs._replace(weight_hh=weight.to(torch.bfloat16)) if narrow and weight is not None else inputs
+    if not narrow or weight is None or (torch.is_grad_enabled() and weight.requires_grad):
+        return inputs
+    return inputs._replace(weight_hh=weight.to(torch.bfloat16))
 
 
 def _recurrent_product(fed: Tensor, inputs: ScanInputs, narrow: bool) -> Tensor | None:

@@ -55,9 +55,7 @@ def _choose(name: str, where: str) -> None:
     if not known:
         raise ConfigError(f"{where} {name!r}: the native engine {_absent}, so there is none to choose.")
     if name not in known:
-        raise ConfigError(
-            f"{where} {name!r} on this machine; there are: {', '.join(known)}{did_you_mean(name, known)}."
-        )
+        raise ConfigError(f"{where} {name!r} on this machine; there are {', '.join(known)}{did_you_mean(name, known)}.")
     _native.choose(name)
 
 

@@ -86,9 +86,7 @@ class Lowering:
         for output in self.outputs:
             shapes = self.recorded(output).shapes if isinstance(output, Node) else None
             if shapes is not None and not (_is_whole(shapes) or _is_row(shapes) or shapes == ((), ())):
-                raise LoweringError(
-                    f"{self.where}: a new state must have shape [B, H], got {list(shapes[0])} for [2, 3]."
-                )
+                raise LoweringError(f"{self.where}: a new state must be [B, H], got {list(shapes[0])} for [2, 3].")
         return self.builder.build([self.real(output) for output in self.outputs])
 
     def recorded(self, node: Node) -> Recorded:

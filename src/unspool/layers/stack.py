@@ -91,9 +91,7 @@ class Stack(nn.Module):
     ) -> tuple[Tensor, Any]:
         before = [None] * len(self.layers) if state is None else state
         if len(before) != len(self.layers):
-            raise ShapeError(
-                f"Stack: state must hold one state for each of {len(self.layers)} layers, got {len(before)}."
-            )
+            raise ShapeError(f"Stack: state must hold one for each of {len(self.layers)} layers, got {len(before)}.")
         after = []
         for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             y, new = run(layer, norm(x), before[number])

@@ -1,8 +1,8 @@
 """Connectionist temporal classification: symbols from frames, with every way to align the two summed.
 
 Graves, Fernandez, Gomez & Schmidhuber 2006 (ICML, "Connectionist temporal classification"). Frames side by side at a lower rate:
-Sak, Senior, Rao & Beaufays 2015 (arXiv 1507.06947). A look-ahead after one-directional layers: Wang et al. 2016 (arXiv
-1609.03193).
+Sak, Senior, Rao & Beaufays 2015 (arXiv 1507.06947). A look-ahead after one-directional layers: Wang et al. 2016 (ICLR
+workshop, "Lookahead convolution layer for unidirectional recurrent neural networks").
 """
 
 from collections.abc import Callable
@@ -111,12 +111,12 @@ class CTCModel(nn.Module):
         hidden_size: int = 320,
         num_layers: int = 3,
         bidirectional: bool = True,
-        stride: int = 2,
-        window: int = 2,
+        stride: int = 3,
+        window: int = 5,
         channels: int = 0,
         look_ahead: int = 0,
         dropout: float = 0.3,
-        layer_norm: bool = False,
+        layer_norm: bool = True,
         residual: bool = False,
     ):
         super().__init__()
@@ -144,15 +144,11 @@ class CTCModel(nn.Module):
         """Nothing: recordings stand alone."""
         return ()
 
-    def num_steps(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """Steps of recordings of so many frames."""
-        return (lengths + self.stride - 1) // self.stride
-
     def forward(
         self, frames: Float[Tensor, "T B F"], lengths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "S B V"], Int[Tensor, " B"]]:
         """Log-probabilities of every step, and how many steps each recording has."""
-        steps = self.num_steps(lengths)
+        steps = (lengths + self.stride - 1) // self.stride
         count = -(-len(frames) // self.stride)
         frames = clear_padding(frames, lengths)
         padded = functional.pad(frames, (0, 0, 0, 0, 0, (count - 1) * self.stride + self.window - len(frames)))

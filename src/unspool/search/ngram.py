@@ -5,7 +5,7 @@ and Language 13), equations 12 to 17; the discount n1 / (n1 + 2 n2) is Ney, Esse
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from unspool.errors import DataError
@@ -26,7 +26,9 @@ class NGram:
     def __init__(self, chances: dict[Words, float], backoffs: dict[Words, float]):
         self.chances, self.backoffs = chances, backoffs
         self.order = max(map(len, chances))
-        self.unknown = chances.get((UNKNOWN,), min(chance for words, chance in chances.items() if len(words) == 1))
+        self.unknown = chances.get(
+            (UNKNOWN,), min(chance for words, chance in chances.items() if len(words) == 1 and words != (BEGIN,))
+        )
 
     def __call__(self, history: Sequence[str], word: str) -> float:
         """Of a word after others; a sentence's first word comes after `BEGIN`."""
@@ -52,7 +54,7 @@ class NGram:
         """
         counts: list[Counter[Words]] = [Counter() for _ in range(order)]
         for sentence in sentences:
-            words = (BEGIN, *(word for word in sentence if word not in (BEGIN, END)), END)
+            words = (BEGIN, *(word for word in sentence if word not in (BEGIN, END, UNKNOWN)), END)
             for n in range(1, order + 1):
                 counts[n - 1].update(words[at : at + n] for at in range(len(words) - n + 1))
         counts[0].pop((BEGIN,), None)
@@ -63,27 +65,21 @@ class NGram:
             counts[n] = Counter({w: seen[w] if w in seen and w[0] != BEGIN else c for w, c in counts[n].items()})
         chances: dict[Words, float] = {}
         backoffs: dict[Words, float] = {}
-        lower: defaultdict[Words, float] = defaultdict(
-            lambda: 1.0 / (len(counts[0]) + 1)
-        )  # uniform, the unknown word included
+        lower: dict[Words, float] = {(): 1.0 / (len(counts[0]) + 1)}  # uniform, the unknown word included
         for n in range(order):
             often = Counter(counts[n].values())
             discount = often[1] / (often[1] + 2 * often[2]) if often[1] else 0.5
-            totals, kinds = Counter[Words](), Counter[Words]()
+            totals, kinds = Counter[Words](), Counter(words[:-1] for words in counts[n])
             for words, count in counts[n].items():
                 totals[words[:-1]] += count
-                kinds[words[:-1]] += 1
-            here = {}
-            for words, count in counts[n].items():
-                context = words[:-1]
-                share = discount * kinds[context] / totals[context]
-                here[words] = max(count - discount, 0) / totals[context] + share * lower[words[1:]]
+            left = {context: discount * kinds[context] / totals[context] for context in totals}
+            here = {w: (c - discount) / totals[w[:-1]] + left[w[:-1]] * lower[w[1:]] for w, c in counts[n].items()}
             if n == 0:
-                here[(UNKNOWN,)] = discount * kinds[()] / totals[()] * lower[()]
+                here[(UNKNOWN,)] = left[()] * lower[()]
             else:
-                backoffs |= {c: math.log(discount * kinds[c] / totals[c]) for c in totals}
+                backoffs |= {context: math.log(share) for context, share in left.items()}
             chances |= {words: math.log(chance) for words, chance in here.items()}
-            lower = defaultdict(float, here)
+            lower = here
         return cls(chances, backoffs)
 
     @classmethod
@@ -106,15 +102,13 @@ class NGram:
                 continue
             try:
                 chance, words, rest = float(fields[0]), tuple(fields[1 : order + 1]), fields[order + 1 :]
-                if len(words) != order or len(rest) > 1:
+                if len(words) != order or len(rest) > 1 or math.isnan(chance):
                     raise ValueError
                 chances[words] = chance * scale
                 if rest:
                     backoffs[words] = float(rest[0]) * scale
             except ValueError:
-                raise DataError(
-                    f"{source}:{number}: expected a logarithm, {order} words and perhaps another one."
-                ) from None
+                raise DataError(f"{source}:{number}: expected a logarithm, {order} words, perhaps another.") from None
         if not any(len(words) == 1 for words in chances):
             raise DataError(f"{source}: holds no n-grams; it must be a file in the ARPA format.")
         return cls(chances, backoffs)
@@ -175,9 +169,13 @@ class HotWords:
         for letter in self.pieces[symbol]:
             if begun is not None and begun + letter in self.begins:
                 begun, given, score = begun + letter, given + 1, score + 1
-            else:
+            else:  # a phrase may begin within one that failed
+                words = [] if begun is None else f"{begun}{letter}".split(" ")
+                tails = (" ".join(words[n:]) for n in range(1, len(words)))
                 score -= given - self._kept(begun, letter)
-                begun, given = ("" if letter.isspace() else None), 0
+                begun = next((tail for tail in tails if tail in self.begins), "" if letter.isspace() else None)
+                given = len(begun or "")
+                score += given
         return float(score), (begun, given)
 
     def finish(self, state: tuple[str | None, int]) -> float:

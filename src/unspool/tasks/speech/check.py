@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 
+from unspool.config import require
 from unspool.data.audio import probe
 from unspool.errors import DataError
-from unspool.models.ctc import needed_steps
 from unspool.tasks.checked import Checked
 from unspool.tasks.speech.alphabet import tidy
 from unspool.tasks.speech.features import FeatureSettings
@@ -26,6 +26,7 @@ def check_recordings(sources: Sequence[str], stride: int = RecognizerSettings.st
         sources: as for training.
         stride: frames of 10 ms from one step to the next, for what cannot be aligned.
     """
+    require(stride >= 1, "stride", stride, "at least 1")
     problems: list[str] = []
     notes: dict[str, list[str]] = {}
     values: dict[str, Any] = {}
@@ -89,9 +90,9 @@ def _surprises(
             found.append(("silence", "silence"))
         if clipped > 1e-3:
             found.append(("clipping", f"clipped, {clipped:.1%} of its samples are as loud as can be"))
-    targets = torch.tensor([[ord(letter) for letter in text] or [0]])
-    needed = int(needed_steps(targets, torch.tensor([len(text)]))[0])
-    steps = int(seconds * 1000 / settings.shift_ms / stride)
+    needed = len(text) + sum(a == b for a, b in pairwise(text))
+    frames = len(signal) if signal.ndim == 2 else 1 + int((seconds * 1000 - settings.frame_ms) // settings.shift_ms)
+    steps = -(-max(0, frames) // stride)
     if needed > steps:
         found.append(("steps", f"{len(text)} characters in {seconds:.2f} s: they need {needed} steps of {steps}"))
     return found

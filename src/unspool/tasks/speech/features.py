@@ -10,6 +10,7 @@ import numpy as np
 
 from unspool.config import check_settings, require, setting
 from unspool.data.audio import Samples, speech_package
+from unspool.errors import ConfigError
 
 Frames = np.ndarray
 """[T, F] float32."""
@@ -59,7 +60,10 @@ class Featurizer:
         if is_mfcc:
             options.num_ceps, options.use_energy = settings.num_ceps, False
         self.rate, self.count = settings.sample_rate, 0
-        self.extractor = (kaldi.OnlineMfcc if is_mfcc else kaldi.OnlineFbank)(options)
+        try:
+            self.extractor = (kaldi.OnlineMfcc if is_mfcc else kaldi.OnlineFbank)(options)
+        except ValueError as error:
+            raise ConfigError(f"features: {error} Take fewer num_filters, or longer frames.") from None
         self.size = settings.num_ceps if is_mfcc else settings.num_filters
         self.deltas = [Deltas(self.size * (order + 1), self.size) for order in range(settings.deltas)]
 

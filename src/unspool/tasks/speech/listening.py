@@ -1,7 +1,7 @@
 """How a recogniser searches: plainly, or with a beam, a language model and words that are expected."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,12 @@ class Listening:
     language_model: str = ""
     lm_weight: float = 0.5
     lm_order: int = 3
-    hot_words: tuple[str, ...] = field(default=())
+    hot_words: tuple[str, ...] = ()
     hot_boost: float = 1.0
     endpoint_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        bounds = {"at least 0 and finite": "endpoint_seconds lm_weight hot_boost", "at least 1": "lm_order"}
-        check_bounds(self, bounds)
+        check_bounds(self, {"at least 0": "endpoint_seconds lm_weight hot_boost", "at least 1": "lm_order"})
         if self.beam is None and (self.language_model or self.hot_words):
             object.__setattr__(self, "beam", PrefixBeam())
 
@@ -71,9 +70,7 @@ class Listening:
         if path.is_dir():
             context = read_character_model(path)
             if context.is_backward:
-                raise CheckpointError(
-                    f"{path}: reads texts from their end; a recogniser needs one that reads forwards."
-                )
+                raise CheckpointError(f"{path}: reads texts from their end; a recogniser needs a forward one.")
             return RecurrentScorer(context.model, context.tokenizer, alphabet.pieces())
         if self.language_model == "train":
             ngram = NGram.learn((text.split() for text in texts()), self.lm_order)
@@ -101,22 +98,19 @@ class RecurrentScorer:
 
     def extend(self, state: Any, symbol: int) -> tuple[float, Any]:
         """See `search.ctc.Scorer`."""
-        before, chances = state
-        score = float(chances[self.tokens[symbol][0]]) if self.tokens[symbol] else 0.0
-        more, after, chances = self._read(before, self.tokens[symbol], chances)
-        return score + more, (after, chances)
+        score, after, chances = self._read(state[0], self.tokens[symbol], state[1])
+        return score, (after, chances)
 
     def finish(self, state: Any) -> float:
         """See `search.ctc.Scorer`."""
-        return float(state[1][self.line_break[0]]) if self.line_break else 0.0
+        return float(state[1][self.line_break[0]])
 
     @torch.no_grad()
     def _read(self, state: Any, tokens: Sequence[int], chances: Any = None) -> tuple[float, Any, Any]:
-        """Reads tokens; returns what those after the first were worth, the state, and the chances of the next one."""
+        """Reads tokens; returns their log-probability, the state, and the log-probabilities of the next one."""
         total = 0.0
-        for place, token in enumerate(tokens):
-            if place:
-                total += float(chances[token])
+        for token in tokens:
+            total += 0.0 if chances is None else float(chances[token])
             logits, state = self.model.step(torch.tensor([token]), state)
             chances = logits[0].log_softmax(-1)
         return total, state, chances

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -40,8 +42,7 @@ class Utterance(NamedTuple):
         try:
             if not self.key:
                 return read_audio(self.path, settings.sample_rate, self.begin, self.end)
-            frames = _features(self.path, self.key)
-            return add_deltas(frames, settings.deltas)
+            return add_deltas(_features(self.path, self.key), settings.deltas)
         except DataError as error:
             raise DataError(f"{self.where}: {error}") from None
 
@@ -80,8 +81,8 @@ def _json_lines(path: Path) -> Iterator[Utterance]:
         where = f"{path}:{number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not JSON ({error.msg}).") from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: not JSON ({error}).") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected an object with audio_filepath and text.")
         yield _sound(row, where, path.parent)
@@ -89,9 +90,9 @@ def _json_lines(path: Path) -> Iterator[Utterance]:
 
 def _sound(row: dict[str, object], where: str, folder: Path) -> Utterance:
     name, text = row.get("audio_filepath", row.get("path")), row.get("text")
-    if not isinstance(name, str) or not name or not isinstance(text, str):
-        found = ", ".join(str(key) for key in row) or "nothing"
-        raise DataError(f"{where}: expected audio_filepath and text, both as text; found {found}.")
+    if not isinstance(name, str) or not name or not isinstance(text, str) or re.search("[\ud800-\udfff]", name + text):
+        found = ", ".join(f"{key} ({type(value).__name__})" for key, value in row.items()) or "nothing"
+        raise DataError(f"{where}: expected audio_filepath and text, both as Unicode text; found {found}.")
     begin, length = (_seconds(row.get(key), where, key) for key in ("offset", "duration"))
     # a duration beside an offset cuts a part out; alone it is what somebody has measured
     end = begin + length if begin is not None and length is not None else None
@@ -103,7 +104,7 @@ def _seconds(value: object, where: str, key: str) -> float | None:
         return None
     try:
         seconds = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
         raise DataError(f"{where}: {key} must be seconds, at least 0, got {value!r}.")
@@ -112,19 +113,24 @@ def _seconds(value: object, where: str, key: str) -> float | None:
 
 def _table(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
     is_csv = str(path).removesuffix(".gz").endswith(".csv")
-    lines = read_lines(str(path))
-    rows = csv.reader(lines) if is_csv else (line.split("\t") for line in lines)
-    head = [name.strip() for name in next(rows, [])]
-    for number, row in enumerate(rows, start=2):
-        if not any(row):
-            continue
-        if len(row) != len(head):
+    head: list[str] = []
+    for number, line in enumerate(read_lines(str(path)), start=1):
+        try:
+            row = next(csv.reader([line], strict=True), []) if is_csv else line.split("\t")
+        except csv.Error as error:
+            raise DataError(f"{path}:{number}: a row must be one line with its quotes closed ({error}).") from None
+        if not head:
+            head = [name.strip() for name in row]
+        elif any(row) and len(row) != len(head):
             raise DataError(f"{path}:{number}: {len(row)} columns, the first line names {len(head)}.")
-        yield f"{path}:{number}", dict(zip(head, row, strict=True))
+        elif any(row):
+            yield f"{path}:{number}", dict(zip(head, row, strict=True))
+        if len(set(head)) < len(head):
+            raise DataError(f"{path}:{number}: two columns have the same name.")
 
 
 def _arrays(path: Path) -> Iterator[Utterance]:
-    known = _keys(path)
+    known = set(_npz(path).files)
     table = path.with_suffix(".tsv")
     if not table.exists():
         raise DataError(f"{path}: expected {table.name} beside it, with the columns utterance and text.")
@@ -144,6 +150,8 @@ def _kaldi(folder: Path) -> Iterator[Utterance]:
         found = {}
         for number, line in enumerate(read_lines(str(folder / name)), start=1):
             key, *rest = line.split(None, 1) or [""]
+            if key in found:
+                raise DataError(f"{folder / name}:{number}: {key} stands here a second time.")
             if key:
                 found[key] = f"{folder / name}:{number}", "".join(rest).strip()
         return found
@@ -152,16 +160,18 @@ def _kaldi(folder: Path) -> Iterator[Utterance]:
     for key, (where, path) in recordings.items():
         if path.endswith("|"):
             raise DataError(f"{where}: {key} is a command, which is not run; write a sound file and name that.")
-    if not (folder / "segments").exists():
-        for key, (where, text) in texts.items():
-            if key not in recordings:
-                raise DataError(f"{where}: wav.scp has no recording {key!r}.")
-            yield Utterance(where, key, text, folder / recordings[key][1])
-        return
-    for key, (where, rest) in pairs("segments").items():
+    other = "segments" if (folder / "segments").exists() else "wav.scp"
+    parts = pairs("segments") if other == "segments" else recordings
+    for key in texts.keys() ^ parts.keys():
+        where, _ = texts.get(key) or parts[key]
+        raise DataError(f"{where}: {key!r} must be in text and in {other}, and is in one of them.")
+    for key, (where, rest) in parts.items():
         fields = rest.split()
-        if len(fields) != 3 or fields[0] not in recordings or key not in texts:
-            raise DataError(f"{where}: expected utterance, recording, begin and end, known to wav.scp and text.")
+        if parts is recordings:
+            yield Utterance(texts[key][0], key, texts[key][1], folder / rest)
+            continue
+        if len(fields) != 3 or fields[0] not in recordings:
+            raise DataError(f"{where}: expected utterance, recording, begin and end, known to wav.scp.")
         begin, end = (_seconds(value, where, name) for value, name in zip(fields[1:], ("begin", "end"), strict=True))
         yield Utterance(where, key, texts[key][1], folder / recordings[fields[0]][1], begin or 0.0, end)
 
@@ -175,22 +185,19 @@ def _npz(path: Path) -> "np.lib.npyio.NpzFile":
 @lru_cache(maxsize=1)
 def _open_npz(path: Path, changed: int) -> "np.lib.npyio.NpzFile":
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, BadZipFile) as error:
-        raise DataError(f"{path}: is no .npz file that can be read ({error}).") from None
-
-
-def _keys(path: Path) -> set[str]:
-    return set(_npz(path).files)
+        return np.lib.npyio.NpzFile(path, allow_pickle=False)  # type: ignore[arg-type]
+    except (OSError, ValueError, EOFError, BadZipFile):
+        raise DataError(f"{path}: is no .npz file that can be read.") from None
 
 
 def _features(path: Path, key: str) -> np.ndarray:
     try:
-        frames = np.asarray(_npz(path)[key], np.float32)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        frames = _npz(path)[key]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: {key} cannot be read ({error}).") from None
-    if frames.ndim != 2 or not len(frames):
-        raise DataError(f"{path}: {key} must be [frames, features], at least one frame, got {list(frames.shape)}.")
-    if not np.isfinite(frames).all():
-        raise DataError(f"{path}: {key} has features that are no numbers.")
-    return frames
+    if frames.ndim != 2 or not frames.size or frames.dtype.kind not in "fiu":
+        found = f"{list(frames.shape)} of {frames.dtype}"
+        raise DataError(f"{path}: {key} must be [frames, features] of real numbers, at least one, got {found}.")
+    if not (np.abs(frames) < 1e9).all():
+        raise DataError(f"{path}: {key} has features that are no numbers, or beyond all reason.")
+    return np.asarray(frames, np.float32)

@@ -163,9 +163,8 @@ class SpeechBatches:
         if self.data.gain_db:
             samples = samples * np.float32(10 ** (chance.uniform(-self.data.gain_db, self.data.gain_db) / 20))
         if self.data.noise_snr and chance.random() < 0.5:
-            samples = add_noise(
-                samples, self._noise(len(samples), chance), chance.uniform(self.data.snr[0], self.data.snr[1])
-            )
+            noise = self._noise(len(samples), chance)
+            samples = add_noise(samples, noise, chance.uniform(self.data.snr[0], self.data.snr[1]))
         least = int(rate * self.features.frame_ms / 1000) + 1
         return np.pad(samples, (0, max(0, least - len(samples))))
 

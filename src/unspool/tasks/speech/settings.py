@@ -11,9 +11,7 @@ from unspool.tasks.cells import CellSettings
 class SpeechData:
     """Which recordings, and how they are read."""
 
-    train: str = setting(
-        "", "training recordings: .jsonl, .tsv, .csv, a Kaldi folder, or .npz of features beside a .tsv"
-    )
+    train: str = setting("", "training recordings: .jsonl, .tsv, .csv, Kaldi folder, or .npz of features beside a .tsv")
     dev: str = setting("", "validation recordings; empty: none")
     unit: str = setting("character", "what the recogniser writes", ("character", "bpe"))
     vocabulary_size: int = setting(0, "bpe: pieces, at least 256")
@@ -21,7 +19,7 @@ class SpeechData:
     batch_seconds: float = setting(160.0, "seconds of a batch, padding included")
     skip_bad: bool = setting(False, "leave unreadable recordings out, and name them, instead of stopping")
     speeds: str = setting("1", "training: one of these speeds each time, as 0.9,1,1.1")
-    gain_db: float = setting(0.0, "training: louder or softer by up to so many decibels")
+    gain_db: float = setting(0.0, "training: louder or softer by up to so many decibels; of sound, as noise is")
     noise: str = setting("", "training: folder of sounds to mix in; empty: white noise, where noise_snr asks for noise")
     noise_snr: str = setting("", "training: signal over noise in decibels, as 5-20, for half of the recordings")
     feature_masks: int = setting(2, "SpecAugment: bands of features hidden in training")
@@ -31,16 +29,14 @@ class SpeechData:
 
     def __post_init__(self) -> None:
         bounds = {
-            "at least 1": "longest_seconds batch_seconds",
-            "at least 0": "gain_db feature_masks feature_mask_width time_masks time_mask_seconds",
+            "between 1 and 1,000,000": "longest_seconds batch_seconds",
+            "between 0 and 1,000": "gain_db feature_masks feature_mask_width time_masks time_mask_seconds",
         }
         check_settings(self, bounds)
         require(bool(self.train), "train", self.train, "a manifest, a Kaldi folder or an .npz file")
         require(all(0.5 <= speed <= 2 for speed in self.speed_list), "speeds", self.speeds, "numbers from 0.5 to 2")
         rising = len(self.snr) == 2 and 0 <= self.snr[0] <= self.snr[1] < float("inf")
-        require(
-            rising or not (self.noise_snr or self.noise), "noise_snr", self.noise_snr, "two rising numbers, as 5-20"
-        )
+        require(rising or not (self.noise_snr or self.noise), "noise_snr", self.noise_snr, "two numbers, as 5-20")
 
     @property
     def speed_list(self) -> list[float]:

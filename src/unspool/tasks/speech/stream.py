@@ -26,7 +26,8 @@ class SpeechStream:
             for utterance in stream.feed(samples):
                 print(utterance.text)         # ended by silence
             show(stream.partial().text)       # what the utterance that goes on says so far
-        print(stream.finish()[-1].text)
+        for utterance in stream.finish():
+            print(utterance.text)
 
     The step of time t is taken when its window of frames is there; `latency` says how many seconds of sound beyond a
     step's own the model waits for. The recurrent state is carried from utterance to utterance.
@@ -56,12 +57,12 @@ class SpeechStream:
             )
         if normalizer.kind == "utterance":
             raise ConfigError("features normalized by utterance cannot stream; train with --normalize global.")
-        require(rate >= 1, "rate", rate, "at least 1 sample a second")
+        require(100 <= rate <= 1_000_000, "rate", rate, "between 100 and 1,000,000 samples a second")
         self.model, self.normalizer, self.alphabet, self.searches = model, normalizer, alphabet, searches
         self.resampler, self.featurizer = Resampler(rate, settings.sample_rate), Featurizer(settings)
         self.layers = Stream(model.stack)
         self.step_seconds = model.stride * settings.shift_ms / 1000
-        wait = 0.0 if rate == settings.sample_rate else self.resampler.block / rate
+        wait = Resampler.longest_wait(rate, settings.sample_rate)
         beyond = model.window - model.stride + 2 * settings.deltas - 1  # frames, from the end of a step's own
         frame = (settings.frame_ms + beyond * settings.shift_ms) / 1000
         self.latency = wait + frame + model.look_ahead * self.step_seconds

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from unspool.config import require
 from unspool.data import Lines, build_tokenizer, read_tokenizer
 from unspool.data.audio import read_audio, speech_package
 from unspool.errors import CheckpointError, DataError
@@ -50,7 +51,9 @@ class Speech(Task):
         features: FeatureSettings = settings["features"]
         settings["model"].check()
         speech_package("jiwer")  # what is not installed is missed before the work
-        for noise in sorted(Path(data.noise).iterdir()) if data.noise else ():
+        noises = sorted(Path(data.noise).iterdir()) if data.noise else []
+        require(bool(noises) or not data.noise, "noise", data.noise, "a folder that holds sounds")
+        for noise in noises:
             read_audio(noise, features.sample_rate)  # refused before the work
         utterances = read_utterances(data.train)
         dev = read_utterances(data.dev) if data.dev else []
@@ -75,6 +78,8 @@ class Speech(Task):
             kept = json.loads(path.read_text(encoding="utf-8"))
             alphabet = Alphabet(read_tokenizer(json.dumps(kept["tokenizer"]), str(path)))
             normalizer = Normalizer(settings["features"].normalize, kept["mean"], kept["deviation"])
+            if not np.isfinite([normalizer.mean, normalizer.deviation]).all():
+                raise ValueError("the mean or the deviation of features is no number")
             return cls(settings, alphabet, normalizer, folder)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); the model folder is damaged.") from error
@@ -125,7 +130,7 @@ class Speech(Task):
             heard = []
             for one in utterances[at : at + _AT_ONCE]:
                 try:
-                    heard.append((one, self.frames_of(signals(one))))
+                    heard.append((one, self.frames_of(signals(one), f"{one.where}: {one.name}")))
                 except DataError as error:
                     if not self.data.skip_bad:
                         raise
@@ -158,7 +163,7 @@ class Speech(Task):
     def reading(self, data: str, num_steps: int, num_sequences: int) -> Reading:
         utterances, signals = self._named(data)
         stride = self.model.stride
-        frames = [self.frames_of(signals(one))[: num_steps * stride] for one in utterances[:num_sequences]]
+        frames = [self.frames_of(signals(one), one.name)[: num_steps * stride] for one in utterances[:num_sequences]]
         steps = [-(-len(own) // stride) for own in frames]
         targets = [self.alphabet.encode(one.text)[:n] for one, n in zip(utterances, steps, strict=False)]
         words = f"{len(frames)} recordings of {data}"
@@ -173,7 +178,7 @@ class Speech(Task):
         """What makes a search for one utterance."""
         return listening.searches(self.alphabet, lambda: self._stored("train").texts)
 
-    def frames_of(self, signal: np.ndarray) -> np.ndarray:
+    def frames_of(self, signal: np.ndarray, name: str = "sound") -> np.ndarray:
         """Normalized features of samples [N], or of features [T, F].
 
         Raises:
@@ -181,11 +186,9 @@ class Speech(Task):
         """
         frames = signal if signal.ndim == 2 else features_of(signal, self.features)
         if frames.shape[1] != len(self.normalizer.mean):
-            raise DataError(
-                f"features of {frames.shape[1]} numbers a frame; the model reads {len(self.normalizer.mean)}."
-            )
+            raise DataError(f"{name}: {frames.shape[1]} features a frame; the model reads {len(self.normalizer.mean)}.")
         if not len(frames):
-            raise DataError(f"{len(signal)} samples are shorter than one frame of {self.features.frame_ms:g} ms.")
+            raise DataError(f"{name}: shorter than one frame of {self.features.frame_ms:g} ms.")
         return self.normalizer(frames)
 
     @torch.no_grad()
@@ -210,9 +213,7 @@ class Speech(Task):
         if own == "dev" and not self.data.dev:
             raise DataError("validation: the model was trained without --dev; name a list of recordings.")
         stored = self._stored(own)
-        rows = [
-            Utterance(data, f"{data} {row + 1}", text, Path(), key=str(row)) for row, text in enumerate(stored.texts)
-        ]
+        rows = [Utterance(data, f"{data} {n + 1}", text, Path(), key=str(n)) for n, text in enumerate(stored.texts)]
         return rows, lambda one: stored.signal(int(one.key))
 
     def _stored(self, split: str) -> Recordings:
@@ -249,9 +250,7 @@ class _Reader:
                 continue
             frames = signal if signal.ndim == 2 else features_of(signal, self.features)
             if self.count and frames.shape[1] != len(self.sum):
-                raise DataError(
-                    f"{one.where}: features of {frames.shape[1]} numbers a frame, expected {len(self.sum)}."
-                )
+                raise DataError(f"{one.where}: {frames.shape[1]} features a frame, expected {len(self.sum)}.")
             target = self.alphabet.encode(one.text)
             reason = self._unfit(len(frames), target) if learn else "" if len(frames) else "shorter than one frame"
             if reason:

@@ -12,7 +12,7 @@ import numpy as np
 from unspool.data.audio import Samples, raw_samples, read_audio, resample
 from unspool.errors import ConfigError, DataError
 from unspool.tasks.speech.alphabet import Transcript, join
-from unspool.tasks.speech.features import FeatureSettings
+from unspool.tasks.speech.features import FeatureSettings, add_deltas
 from unspool.tasks.speech.listening import Listening
 from unspool.tasks.speech.manifest import is_list, read_utterances
 from unspool.tasks.speech.recordings import make_batch
@@ -97,7 +97,7 @@ class TrainedRecognizer:
                 continue
             for name, read in self._signals(source):
                 try:
-                    parts = self._parts(read(), searches, listening)
+                    parts = self._parts(read(), searches, listening, name)
                 except DataError as error:
                     if not skip_bad:
                         raise
@@ -106,19 +106,20 @@ class TrainedRecognizer:
                 yield subtitles(parts, form) if form in ("srt", "vtt") else _line(name, join(parts), form)
 
     def _live(self, searches: Callable[[], Any], rate: int, listening: Listening, form: str) -> Iterator[str]:
+        if sys.stdin is None:
+            raise DataError("standard input is closed; name a file, or give it something to read.")
         stream = self._stream(searches, rate, listening)
         pieces = iter(lambda: os.read(sys.stdin.fileno(), _PIECE), b"")
-        every: list[Transcript] = []
-        for samples in raw_samples(pieces):
-            for part in stream.feed(samples):
-                every.append(part)
-                if form in ("text", "json"):
-                    yield _line("-", part, form)
-        last = stream.finish()
-        if form in ("text", "json"):
-            yield from (_line("-", part, form) for part in last)
+
+        def parts() -> Iterator[Transcript]:
+            for samples in raw_samples(pieces):
+                yield from stream.feed(samples)
+            yield from stream.finish()
+
+        if form in ("srt", "vtt"):
+            yield subtitles(list(parts()), form)
         else:
-            yield subtitles([*every, *last], form)
+            yield from (_line("-", part, form) for part in parts() if part.text or form == "json")
 
     def _signals(self, source: str) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
         if is_list(source):
@@ -131,32 +132,34 @@ class TrainedRecognizer:
         if isinstance(sound, (str, Path)):
             return read_audio(Path(sound), self.task.features.sample_rate)
         if sound.ndim == 2:
-            return sound
+            return add_deltas(np.asarray(sound, np.float32), self.task.features.deltas)
         if not rate or rate < 1:
             raise ConfigError("samples need their rate, in samples a second.")
         if not np.isfinite(sound).all():
             raise DataError("there are samples that are no numbers.")
         return resample(np.asarray(sound, np.float32), rate, self.task.features.sample_rate)
 
-    def _parts(self, signal: np.ndarray, searches: Callable[[], Any], listening: Listening) -> list[Transcript]:
+    def _parts(
+        self, signal: np.ndarray, searches: Callable[[], Any], listening: Listening, name: str = "sound"
+    ) -> list[Transcript]:
         features = self.task.features
         if signal.ndim == 1 and not self.model.bidirectional and self.task.normalizer.kind != "utterance":
-            self.task.frames_of(signal[: int(features.sample_rate * features.frame_ms / 500)])  # refuses too little
+            self.task.frames_of(
+                signal[: int(features.sample_rate * features.frame_ms / 500)], name
+            )  # refuses too little
             stream = self._stream(searches, features.sample_rate, listening)
             return [*stream.feed(signal), *stream.finish()]
         parts = []
         for begin, piece in _cut(signal, features, self.task.data.longest_seconds):
-            frames = self.task.frames_of(piece)
+            frames = self.task.frames_of(piece, name)
             (heard,) = self.task.listen(self.model, make_batch([frames], [[]]), searches)
             moved = [word._replace(begin=word.begin + begin, end=word.end + begin) for word in heard.words]
             parts.append(heard._replace(words=moved))
         return parts
 
     def _stream(self, searches: Callable[[], Any], rate: int, listening: Listening) -> SpeechStream:
-        task = self.task
-        return SpeechStream(
-            self.model, task.features, task.normalizer, task.alphabet, searches, rate, listening.endpoint_seconds
-        )
+        own, seconds = self.task, listening.endpoint_seconds
+        return SpeechStream(self.model, own.features, own.normalizer, own.alphabet, searches, rate, seconds)
 
 
 def _line(name: str, heard: Transcript, form: str) -> str:
