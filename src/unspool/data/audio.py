@@ -72,8 +72,9 @@ def read_audio(path: Path, rate: int, begin: float = 0.0, end: float | None = No
         raise DataError(f"{path}: ends at {ends:.2f} s; it is cut off, or offset and duration lie beyond it.")
     if not len(samples):
         raise DataError(f"{path}: holds no samples from {begin:g} s to {last / sound.rate:g} s.")
-    if not (np.abs(samples) < 1e6).all():
-        bad = int(np.argwhere(~(np.abs(samples) < 1e6))[0][0])
+    wrong = ~(np.abs(samples) < 1e6)
+    if wrong.any():
+        bad = int(np.argwhere(wrong)[0][0])
         raise DataError(f"{path}: has samples that are no numbers or absurd, the first at {bad / sound.rate:.3f} s.")
     return resample(samples.mean(axis=1), sound.rate, rate)
 

@@ -2,14 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 
 from unspool.config import require
 from unspool.data.audio import probe
 from unspool.errors import DataError
+from unspool.models.ctc import needed_steps
 from unspool.tasks.checked import Checked
 from unspool.tasks.speech.alphabet import tidy
 from unspool.tasks.speech.features import FeatureSettings
@@ -90,7 +91,8 @@ def _surprises(
             found.append(("silence", "silence"))
         if clipped > 1e-3:
             found.append(("clipping", f"clipped, {clipped:.1%} of its samples are as loud as can be"))
-    needed = len(text) + sum(a == b for a, b in pairwise(text))
+    letters = torch.tensor([[ord(letter) for letter in text] or [0]])
+    needed = int(needed_steps(letters, torch.tensor([len(text)]))[0])
     frames = len(signal) if signal.ndim == 2 else 1 + int((seconds * 1000 - settings.frame_ms) // settings.shift_ms)
     steps = -(-max(0, frames) // stride)
     if needed > steps:

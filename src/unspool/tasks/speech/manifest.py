@@ -121,12 +121,12 @@ def _table(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
             raise DataError(f"{path}:{number}: a row must be one line with its quotes closed ({error}).") from None
         if not head:
             head = [name.strip() for name in row]
+            if len(set(head)) < len(head):
+                raise DataError(f"{path}:{number}: two columns have the same name.")
         elif any(row) and len(row) != len(head):
             raise DataError(f"{path}:{number}: {len(row)} columns, the first line names {len(head)}.")
         elif any(row):
             yield f"{path}:{number}", dict(zip(head, row, strict=True))
-        if len(set(head)) < len(head):
-            raise DataError(f"{path}:{number}: two columns have the same name.")
 
 
 def _arrays(path: Path) -> Iterator[Utterance]:
