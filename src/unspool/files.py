@@ -14,6 +14,17 @@ from unspool.errors import DataError
 T = TypeVar("T")
 
 
+def standard_input() -> BinaryIO:
+    """What is piped in.
+
+    Raises:
+        DataError: it is closed.
+    """
+    if sys.stdin is None:
+        raise DataError("standard input is closed; name a file, or give it something to read.")
+    return sys.stdin.buffer
+
+
 def open_lines(source: str) -> Iterator[bytes]:
     """The lines of a file, unpacked where it is ``.gz``, or of standard input (``-``).
 
@@ -21,9 +32,7 @@ def open_lines(source: str) -> Iterator[bytes]:
         DataError: there is no such file, or it cannot be read.
     """
     if source == "-":
-        if sys.stdin is None:
-            raise DataError("standard input is closed; name a file, or give it something to read.")
-        yield from sys.stdin.buffer
+        yield from standard_input()
         return
     path = Path(source)
     if not path.exists() or path.is_dir():

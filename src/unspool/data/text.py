@@ -1,7 +1,6 @@
 """Text sources: a file, a folder of files, standard input, or the text that comes with Python, read piece by piece."""
 
 import codecs
-import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from unspool.errors import DataError
+from unspool.files import standard_input
 
 BUILTIN = "builtin:pydoc"
 """Name of the corpus that needs no file: the texts of Python's `pydoc_data.topics`, about 465,000 characters."""
@@ -109,10 +109,9 @@ class _StandardInput(TextSource):
 
     def pieces(self) -> Iterator[str]:
         if self._copy is None:
-            if sys.stdin is None:
-                raise DataError("standard input: closed; give a file, or text on standard input.")
+            piped = standard_input()
             self._copy = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the source
-            while block := sys.stdin.buffer.read(_BLOCK):
+            while block := piped.read(_BLOCK):
                 self._copy.write(block)
         if not self._copy.tell() and not self._copy.seek(0, 2):
             raise DataError("standard input: empty; a language model needs text.")

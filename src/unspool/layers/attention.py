@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from unspool.errors import ConfigError, ShapeError
+from unspool.config import require
+from unspool.errors import ShapeError
 from unspool.types import Bool, Float, Int, Tensor
 
 SCORES = ("dot", "general", "additive")
@@ -49,8 +50,7 @@ class Attention(nn.Module):
 
     def __init__(self, score: str, query_size: int, memory_size: int):
         super().__init__()
-        if score not in SCORES:
-            raise ConfigError(f"Attention: score must be one of {', '.join(SCORES)}, got {score!r}.")
+        require(score in SCORES, "Attention: score", score, f"one of {', '.join(SCORES)}")
         if score == "dot" and query_size != memory_size:
             raise ShapeError(f"Attention: dot compares vectors of one size, got {query_size} and {memory_size}.")
         self.score, self.query_size, self.memory_size = score, query_size, memory_size

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from unspool.cells import Cell
-from unspool.errors import ConfigError
+from unspool.config import require
 from unspool.kernels import clear_padding
 from unspool.layers import Bidirectional, LockedDropout, Recurrent, Stack
 from unspool.models.language_model import LossOutput
@@ -120,10 +120,8 @@ class CTCModel(nn.Module):
         residual: bool = False,
     ):
         super().__init__()
-        if window < stride:
-            raise ConfigError(f"window must be at least stride, {stride}, got {window}; some frames would not be read.")
-        if bidirectional and look_ahead:
-            raise ConfigError("look_ahead is of one-directional models; a bidirectional one sees everything.")
+        require(window >= stride, "window", window, f"at least stride, {stride}")  # no frame is left unread
+        require(not (bidirectional and look_ahead), "look_ahead", look_ahead, "0 in a bidirectional model")
         self.stride, self.window, self.look_ahead, self.bidirectional = stride, window, look_ahead, bidirectional
         size = channels or window * num_features
         self.convolution = nn.Linear(window * num_features, channels) if channels else None

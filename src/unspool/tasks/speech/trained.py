@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from unspool.config import require
 from unspool.data.audio import Samples, raw_samples, read_audio, resample
 from unspool.errors import ConfigError, DataError
+from unspool.files import standard_input
 from unspool.tasks.speech.alphabet import Transcript, join
 from unspool.tasks.speech.features import FeatureSettings, add_deltas
 from unspool.tasks.speech.listening import Listening
@@ -77,8 +79,7 @@ class TrainedRecognizer:
             ConfigError: the form is not known, or several files for subtitles.
             DataError: a file cannot be read.
         """
-        if form not in FORMATS:
-            raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {form!r}.")
+        require(form in FORMATS, "format", form, f"one of {', '.join(FORMATS)}")
         if form in ("srt", "vtt") and (len(sources) > 1 or is_list(sources[0])):
             raise ConfigError(f"format {form} is of one file; name one sound file.")
         return self._texts(sources, form, listening, raw_rate, skip_bad)
@@ -106,10 +107,9 @@ class TrainedRecognizer:
                 yield subtitles(parts, form) if form in ("srt", "vtt") else _line(name, join(parts), form)
 
     def _live(self, searches: Callable[[], Any], rate: int, listening: Listening, form: str) -> Iterator[str]:
-        if sys.stdin is None:
-            raise DataError("standard input is closed; name a file, or give it something to read.")
+        piped = standard_input().fileno()
         stream = self._stream(searches, rate, listening)
-        pieces = iter(lambda: os.read(sys.stdin.fileno(), _PIECE), b"")
+        pieces = iter(lambda: os.read(piped, _PIECE), b"")
 
         def parts() -> Iterator[Transcript]:
             for samples in raw_samples(pieces):

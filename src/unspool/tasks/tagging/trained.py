@@ -7,7 +7,7 @@ from typing import Any
 from unspool.config import require
 from unspool.data.columns import Sentence, blank_sentence, check
 from unspool.data.plain_text import split_text
-from unspool.errors import ConfigError, DataError
+from unspool.errors import DataError
 from unspool.files import in_portions, read_lines
 from unspool.tasks.tagging.files import sentences_of
 from unspool.tasks.tagging.task import Tagging
@@ -43,8 +43,7 @@ class TrainedTagger:
             DataError: a word is empty or no text.
             ConfigError: count is below 1.
         """
-        if not isinstance(count, int) or count < 1:
-            raise ConfigError(f"count must be an integer of at least 1, got {count!r}.")
+        require(isinstance(count, int) and count >= 1, "count", count, "an integer of at least 1")
         found = self.task.decode(self.model, [_checked(words)], count)
         return {target.name: own[0] for target, own in zip(self.task.assets.targets, found, strict=True)}
 
