@@ -193,3 +193,16 @@ def test_products_in_bfloat16_give_the_same_reversals(learned, capsys):
     assert sum(one == other for one, other in zip(found, wanted, strict=True)) > 0.95 * len(wanted)
     assert call("predict", learned / "m", *files, "float8") == 2
     assert "precision must be float32 or bfloat16, got 'float8'" in capsys.readouterr().err
+
+
+def test_a_translator_without_attention_shows_none(tmp_path, capsys):
+    write(tmp_path, "train", reversals(60, 1))
+    write(tmp_path, "dev", reversals(5, 2))
+    assert train(tmp_path, "--attention", "none", "--max-steps", 2) == 0
+    for flag in (["--attention", tmp_path / "page.html"], ["--coverage-penalty", 0.5]):
+        capsys.readouterr()
+        assert call("predict", tmp_path / "m", tmp_path / "dev.in", *flag) == 2
+        shown = capsys.readouterr()
+        assert "this translator has no attention" in shown.err
+        assert not shown.out
+    assert not (tmp_path / "page.html").exists()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unspool.errors import ConfigError
 from unspool.files import in_portions, read_lines, write_whole
 from unspool.search import Beam, Draws, Hypothesis
 from unspool.tasks.translation.report import alignment_page
@@ -45,8 +46,11 @@ class TrainedTranslator:
             attention: where to write a page that shows where the model looked, for the first 200 lines.
 
         Raises:
+            ConfigError: attention is asked for, or its penalty, of a translator without it.
             DataError: the file cannot be read.
         """
+        if self.model.attention is None and (attention or (isinstance(how, Beam) and how.coverage_penalty)):
+            raise ConfigError("this translator has no attention; leave out the page of it and the coverage penalty.")
         shown: list[tuple[list[str], list[str], Any]] = []
         for lines in in_portions(read_lines(source), _AT_ONCE):
             found = self.task.translate(self.model, lines, how, attention is not None)
