@@ -35,18 +35,18 @@ class EncodedProgram(NamedTuple):
         code: [n, 5], one instruction a line.
         constants: the number that fills each constant's tile.
         width_constant: the place among the constants of H, which the machine puts in; -1 where there is none.
-        num_scratch: scratch registers.
         num_inputs: I.
         num_outputs: O.
+        num_scratch: scratch registers.
         has_reduction: whether a tile must be a whole row.
     """
 
     code: NDArray[np.int32]
     constants: NDArray[np.float64]
     width_constant: int
-    num_scratch: int
     num_inputs: int
     num_outputs: int
+    num_scratch: int
     has_reduction: bool
 
 
@@ -109,9 +109,9 @@ class _Encoder:
             np.array(self.code, dtype=np.int32).reshape(-1, 5),
             np.array([np.nan if word == WIDTH else float(word) for word in self.constants], dtype=np.float64),
             self.constants.index(WIDTH) if WIDTH in self.constants else -1,
-            self.num_scratch,
             len(self.program.inputs),
             len(self.program.outputs),
+            self.num_scratch,
             any(i.operation == "sum" for i in self.instructions),
         )
 

@@ -174,10 +174,8 @@ def _scan(
     reset: Tensor | None,
     reset_state: Tensor | None,
 ) -> list[Tensor]:
-    inputs = ScanInputs(
-        x, weight_ih, bias_ih, weight_hh, bias_hh, initial_state, vectors, steps, sequences, recurrent_mask, lengths,
-        reset, reset_state,
-    )  # fmt: skip
+    inputs = ScanInputs(x, weight_ih, bias_ih, weight_hh, bias_hh, initial_state, vectors, steps, sequences,
+                        recurrent_mask, lengths, reset, reset_state)  # fmt: skip
     states, buffer = _forward(forward, adjoint, reverse, narrow, training, inputs)
     if len(buffer):  # an operator's result is its arguments' alone, unwritten memory is not
         buffer[:, native_scan.compile_programs(forward, adjoint).saved :] = 0
@@ -220,10 +218,8 @@ def _scan_backward(
     reset: Tensor | None,
     reset_state: Tensor | None,
 ) -> list[Tensor]:
-    inputs = ScanInputs(
-        x, weight_ih, bias_ih, weight_hh, bias_hh, initial_state, vectors, steps, sequences, recurrent_mask, lengths,
-        reset, reset_state,
-    )  # fmt: skip
+    inputs = ScanInputs(x, weight_ih, bias_ih, weight_hh, bias_hh, initial_state, vectors, steps, sequences,
+                        recurrent_mask, lengths, reset, reset_state)  # fmt: skip
     if len(buffer):
         gradients: Sequence[Tensor | None] = native_scan.run_backward(
             forward, adjoint, grad_states, states, buffer.clone(), inputs, reverse, narrow, [True] * len(inputs)

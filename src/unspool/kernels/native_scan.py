@@ -14,6 +14,7 @@ from torch import Tensor
 from unspool.errors import ShapeError
 from unspool.kernels import dispatch, isa
 from unspool.kernels.encoding import encode
+from unspool.kernels.kept import kept
 from unspool.kernels.program import Program, parse
 from unspool.kernels.residuals import plan_training
 from unspool.kernels.scan_inputs import DIFFERENTIABLE, ScanInputs
@@ -66,10 +67,12 @@ def run_forward(
             raise ShapeError(f"gated_scan: lengths must lie in 0..{num_steps}, got {min(lengths)}..{max(lengths)}.")
         rows = sum(lengths)
     buffer = inputs.x.new_empty((rows if training else 0, programs.slots, hidden_size))
+    weights = (inputs.weight_ih, inputs.weight_hh)
+    packed = None if training else kept(isa._native.KeptWeights, *weights, narrow=narrow)
     inputs = _dense(inputs)
     program = programs.training if training else programs.inference
     sizes = _sizes(programs, inputs, training and rows > 0, reverse, narrow)
-    isa._native.scan_forward(program, sizes, _addresses((*inputs, buffer, *states)))
+    isa._native.scan_forward(program, sizes, _addresses((*inputs, buffer, *states)), packed)
     return states, buffer
 
 
@@ -163,16 +166,7 @@ def _with_gate_gradients_once(
 
 def to_engine(program: Program, aliases: dict[int, int] | None = None) -> Any:
     """A program as the engine holds it; aliases as in `unspool.kernels.encoding.encode`."""
-    encoded = encode(program, aliases)
-    return isa._native.Program(
-        encoded.code,
-        encoded.constants,
-        encoded.width_constant,
-        encoded.num_inputs,
-        encoded.num_outputs,
-        encoded.num_scratch,
-        encoded.has_reduction,
-    )
+    return isa._native.Program(*encode(program, aliases))
 
 
 def _dense(inputs: ScanInputs) -> ScanInputs:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from unspool.cells import Cell
+from unspool.config import require
 from unspool.data.batching import IGNORED
-from unspool.errors import ConfigError
 from unspool.kernels import linear_cross_entropy
 from unspool.layers import Attention, Bidirectional, LockedDropout, Memory, Recurrent, Stack
 from unspool.models.language_model import LossOutput
@@ -104,8 +104,7 @@ class Seq2Seq(nn.Module):
         shared: bool = False,
     ):
         super().__init__()
-        if hidden_size % 2:
-            raise ConfigError(f"hidden_size must be even (each direction reads with half of it), got {hidden_size}.")
+        require(hidden_size % 2 == 0, "hidden_size", hidden_size, "even (each direction reads with half of it)")
         self.target_embedding = _embedding(target_size, embedding_size)
         self.source_embedding = self.target_embedding if shared else _embedding(source_size, embedding_size)
         half, sizes = hidden_size // 2, [embedding_size, *[hidden_size] * (num_layers - 1)]
@@ -180,8 +179,11 @@ class Seq2Seq(nn.Module):
     ) -> tuple[Float[Tensor, "T B O"], Float[Tensor, "T B S"]]:
         if self.attention is None or memory is None:
             return torch.tanh(self.combine(h)).to(h.dtype), h.new_zeros(*h.shape[:2], 0)
-        found = self.attention(h, memory)
-        return torch.tanh(self.combine(torch.cat([h, found.context], -1))).to(h.dtype), found.weights
+        queries = h.to(memory.keys.dtype)
+        found = self.attention(queries, memory)
+        # sentence by sentence, as the memory lies
+        both = torch.cat([queries.transpose(0, 1), found.context.transpose(0, 1)], -1)
+        return torch.tanh(self.combine(both)).to(h.dtype).transpose(0, 1), found.weights
 
     def logits(self, outputs: Float[Tensor, "*N O"]) -> Float[Tensor, "*N V"]:
         """Unnormalized log-probabilities of every target symbol."""

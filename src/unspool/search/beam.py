@@ -12,6 +12,7 @@ import torch
 
 from unspool.config import check_bounds, require
 from unspool.errors import DivergenceError
+from unspool.kernels import unchanged_weights
 from unspool.search.choices import Choices
 from unspool.search.sequences import PRECISIONS, Hypothesis, SequenceModel
 from unspool.types import Float, Int, Tensor
@@ -45,6 +46,7 @@ class Beam:
 
 
 @torch.no_grad()
+@unchanged_weights()
 def beam_search(
     model: SequenceModel,
     state: Any,
@@ -91,17 +93,15 @@ class _Search:
         forbidden: Sequence[int],
         keep_attention: bool,
     ):
-        self.model, self.beam, self.end, size = model, beam, end, beam.size
+        self.model, self.beam, self.end = model, beam, end
         self.device = first.device
         self.found: list[list[Hypothesis]] = [[] for _ in first]
         self.active = list(range(len(first)))  # which sentence each one of B is
         self.max_lengths = max_lengths.to(self.device)
-        rows = torch.arange(len(first), device=self.device).repeat_interleave(size)
-        self.state = model.select(state, rows)
-        self.last = first[rows]
-        self.totals = torch.full((len(first), size), -torch.inf, device=self.device)  # log p of each hypothesis
-        self.totals[:, 0] = 0.0
-        self.tokens = torch.zeros((len(first), size, 0), dtype=torch.long, device=self.device)
+        self.state, self.last = state, first
+        # log p of each hypothesis: of one at first, then of `size`
+        self.totals = torch.zeros((len(first), 1), device=self.device)
+        self.tokens = torch.zeros((len(first), 1, 0), dtype=torch.long, device=self.device)
         self.forbidden = torch.tensor(list(forbidden), dtype=torch.long, device=self.device)
         self.num_ended = torch.zeros(len(first), dtype=torch.long, device=self.device)
         self.best = torch.full((len(first), beam.num_best), -torch.inf, device=self.device)  # scores of ended ones
@@ -110,11 +110,11 @@ class _Search:
 
     def advance(self) -> None:
         """One symbol more for every hypothesis."""
-        count, size = self.totals.shape
+        size = self.beam.size
         choices, self.state = self.model.step(self.last, self.state)
         attention = self.model.attention(self.state)
         if attention is not None:
-            self._look(attention.view(count, size, -1))
+            self._look(attention.unflatten(0, self.totals.shape))
         chances, symbols = self._allowed(choices)
         ways = (self.totals.unsqueeze(-1) + chances).flatten(1)
         if ways.isnan().any():
@@ -125,24 +125,24 @@ class _Search:
         self._take_ended(values[:, :size], parents, ends[:, :size])
         growing = values.masked_fill(ends, -torch.inf)
         growing = torch.nn.functional.pad(growing, (0, max(0, size - growing.shape[1])), value=-torch.inf)
-        self.totals, kept = growing.topk(size)
+        totals, kept = growing.topk(size)
         kept = kept.clamp(max=values.shape[1] - 1)
-        self._go_on(parents.gather(1, kept), symbol.gather(1, kept))
+        self._go_on(totals, parents.gather(1, kept), symbol.gather(1, kept))
 
     def _allowed(self, choices: Choices) -> tuple[Float[Tensor, "B K C"], Int[Tensor, "B K C"]]:
         """Log-probabilities and symbols of as many ways on of each hypothesis as can matter; -inf is no way."""
-        count, size = self.totals.shape
-        banned = torch.cat([self.forbidden.expand(count * size, -1), self._repetitions().flatten(0, 1)], -1)
-        chances, symbols = choices.likeliest(2 * size + banned.shape[-1])
+        repetitions = self._repetitions().flatten(0, 1)
+        banned = torch.cat([self.forbidden.expand(len(repetitions), -1), repetitions], -1)
+        chances, symbols = choices.likeliest(2 * self.beam.size + banned.shape[-1])
         if banned.shape[-1]:
             is_banned = (symbols.unsqueeze(-1) == banned.unsqueeze(1)).any(-1)
             chances = chances.masked_fill(is_banned, -torch.inf)
-        full = (self.tokens.shape[-1] >= self.max_lengths).repeat_interleave(size)
+        full = (self.tokens.shape[-1] >= self.max_lengths).repeat_interleave(self.totals.shape[1])
         if full.any():
             chances[full] = -torch.inf
             chances[full, 0] = choices.log_probability(self.end)[full]
             symbols[full, 0] = self.end
-        return chances.view(count, size, -1), symbols.view(count, size, -1)
+        return chances.unflatten(0, self.totals.shape), symbols.unflatten(0, self.totals.shape)
 
     def _repetitions(self) -> Int[Tensor, "B K R"]:
         """Symbols that would repeat an n-gram, of each hypothesis; -1 is none."""
@@ -188,12 +188,12 @@ class _Search:
             looks = torch.stack([look[sentence, hypothesis] for look in self.looks]) if self.looks else None
             self.found[self.active[sentence]].append(Hypothesis(tokens, score, total, looks))
 
-    def _go_on(self, parents: Int[Tensor, "B K"], symbols: Int[Tensor, "B K"]) -> None:
+    def _go_on(self, totals: Float[Tensor, "B K"], parents: Int[Tensor, "B K"], symbols: Int[Tensor, "B K"]) -> None:
         """Moves to the hypotheses that grow, and lets go of the sentences that are done."""
-        size = parents.shape[1]
-        alive = (~self._are_done()).nonzero().squeeze(1)
+        before = self.totals.shape[1]
+        alive = (~self._are_done(totals[:, 0])).nonzero().squeeze(1)
         parents = parents[alive]
-        self.totals, self.max_lengths = self.totals[alive], self.max_lengths[alive]
+        self.totals, self.max_lengths = totals[alive], self.max_lengths[alive]
         self.num_ended, self.best = self.num_ended[alive], self.best[alive]
         self.tokens = torch.cat([self._follow(self.tokens, alive, parents), symbols[alive].unsqueeze(-1)], -1)
         self.looks = [self._follow(look, alive, parents) for look in self.looks]
@@ -201,11 +201,11 @@ class _Search:
             self.covered = self._follow(self.covered, alive, parents)
         self.active = [self.active[b] for b in alive.tolist()]
         if self.active:
-            self.state = self.model.select(self.state, (alive.unsqueeze(1) * size + parents).flatten())
+            self.state = self.model.select(self.state, (alive.unsqueeze(1) * before + parents).flatten())
             self.last = symbols[alive].flatten()
 
-    def _are_done(self) -> Tensor:
-        growing = self.totals[:, 0]
+    def _are_done(self, growing: Float[Tensor, " B"]) -> Tensor:
+        """Of each sentence, from the log p of its likeliest hypothesis that grows."""
         # a hypothesis that grows only gets less likely; no coverage is better than a full one
         hope = self._rank(growing, self.max_lengths + 1, None)
         return (growing == -torch.inf) | (self.num_ended >= self.beam.size) | (self.best[:, -1] >= hope)

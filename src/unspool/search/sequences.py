@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from unspool.config import check_bounds, require
+from unspool.kernels import unchanged_weights
 from unspool.search.choices import Choices
 from unspool.search.sampling import Sampling, draw
 from unspool.types import Float, Int, Tensor
@@ -64,6 +65,7 @@ class Draws:
 
 
 @torch.no_grad()
+@unchanged_weights()
 def sample_sequences(
     model: SequenceModel,
     state: Any,

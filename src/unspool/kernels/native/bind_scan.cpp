@@ -35,12 +35,12 @@ class Addresses {
 
 // sizes: T B I H G S vectors steps sequences saved slots product narrow reverse threads split.
 // addresses: the fields of ScanInputs in their order, the buffer, the states.
-ScanArguments arguments(const Integers& sizes, const Integers& addresses) {
+ScanArguments arguments(const Integers& sizes, const Integers& addresses, KeptWeights* kept = nullptr) {
   ScanArguments a{};
   if (sizes.size() != 16 || addresses.size() != 14 + size_t(sizes[5])) throw nb::value_error("scan: wrong counts");
   a.T = sizes[0], a.B = sizes[1], a.I = sizes[2], a.H = sizes[3], a.G = sizes[4], a.S = sizes[5];
   a.num_vectors = sizes[6], a.num_steps = sizes[7], a.num_sequences = sizes[8];
-  a.saved = sizes[9], a.slots = sizes[10];
+  a.saved = sizes[9], a.slots = sizes[10], a.kept = kept;
   a.product = sizes[11], a.narrow = sizes[12], a.reverse = sizes[13], a.threads = int(sizes[14]);
   if (sizes[15]) a.split = Sharing(sizes[15] - 1);
   a.states.resize(a.S);
@@ -52,8 +52,8 @@ ScanArguments arguments(const Integers& sizes, const Integers& addresses) {
   return a;
 }
 
-void forward(const EncodedProgram& program, const Integers& sizes, const Integers& addresses) {
-  const ScanArguments a = arguments(sizes, addresses);
+void forward(const EncodedProgram& program, const Integers& sizes, const Integers& addresses, KeptWeights* kept) {
+  const ScanArguments a = arguments(sizes, addresses, kept);
   const Engine& chosen = engine();
   nb::gil_scoped_release unlocked;
   chosen.scan_forward(a, program);
@@ -110,7 +110,8 @@ void bind_scan(nb::module_& m) {
   nb::class_<EncodedProgram>(m, "Program", "A program that the interpreter runs; see unspool.kernels.encoding.")
       .def("__init__", &make_program, "code"_a, "constants"_a, "width_constant"_a, "inputs"_a, "outputs"_a, "scratch"_a,
            "has_reduction"_a);
-  m.def("scan_forward", &forward, "program"_a, "sizes"_a, "addresses"_a, "Runs a gated scan; see native_scan.py.");
+  nb::class_<KeptWeights>(m, "KeptWeights", "Packed weights of one scan, kept between calls.").def(nb::init<>());
+  m.def("scan_forward", &forward, "program"_a, "sizes"_a, "addresses"_a, "kept"_a.none(), "Runs a gated scan; see native_scan.py.");
   m.def("scan_split", &split, "T"_a, "B"_a, "I"_a, "H"_a, "G"_a, "product"_a, "real_rows"_a, "threads"_a,
         "Who runs the loop over time: 'units', 'sequences' (each thread its own) or 'one thread'.");
   m.def("scan_backward", &backward, "program"_a, "sizes"_a, "addresses"_a, "h_slots"_a, "gradients"_a,

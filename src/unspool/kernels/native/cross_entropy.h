@@ -168,13 +168,7 @@ class CrossEntropyPart {
   void multiply_scores(Range tile) {
     const int64_t steps = packed_depth<kNarrow>(a_.D);
     for (int64_t i = 0; i < tile.size(); ++i) {
-      const float* row = a_.weight + (tile.first + i) * a_.D;
-      if constexpr (kNarrow) {
-        narrow_row(row, a_.D, narrow_ + i * steps);
-        from_[i] = narrow_ + i * steps;
-      } else {
-        from_[i] = row;
-      }
+      from_[i] = entering_row<kNarrow>(a_.weight + (tile.first + i) * a_.D, a_.D, narrow_ + i * steps);
       to_[i] = scores(tile) + i * stride_;
     }
     multiply<kNarrow>(tile.size(), from_.data(), a_.D, x_columns_, lanes(), to_.data(), Start::kZero, nullptr, true);
@@ -248,13 +242,7 @@ class CrossEntropyPart {
   void weight_gradients(Range tile) {
     const int64_t steps = packed_depth<kNarrow>(count_);
     for (int64_t i = 0; i < tile.size(); ++i) {
-      const float* row = scores(tile) + i * stride_;
-      if constexpr (kNarrow) {
-        narrow_row(row, count_, narrow_ + i * steps);
-        from_[i] = narrow_ + i * steps;
-      } else {
-        from_[i] = row;
-      }
+      from_[i] = entering_row<kNarrow>(scores(tile) + i * stride_, count_, narrow_ + i * steps);
       to_[i] = grad_weight_ + (tile.first + i) * a_.D;
     }
     multiply<kNarrow>(tile.size(), from_.data(), count_, x_rows_, features(), to_.data(),

@@ -69,8 +69,9 @@ int64_t fed_stride(int64_t units) {
 template <bool kNarrow>
 struct ForwardShared {
   element<kNarrow>* fed[2];        // [B][fed_stride]: what enters the product, where it is not a state itself
-  element<kNarrow>* weight_ih;     // packed, where all threads read all units
+  element<kNarrow>* weight_ih;     // packed, where all threads read all units or the weights are kept
   element<kNarrow>* weight_hh;
+  bool packed;                     // by an earlier call, for as many threads
   // Where a program needs whole rows but threads have only some units each:
   float* products;                 // [B][G][padded H]
   float* gates;                    // [chunk][B][G][H], x-parts where there is no buffer for them
@@ -109,19 +110,27 @@ class ForwardScan {
   static int64_t recurrent_size(const ScanArguments& a) {
     return GateWeights<kNarrow>(a, tiles_of({0, a.H}, kTile), a.H, kMaxRows).size();
   }
+  static std::array<int, 5> layout(const ScanArguments& a, ScanSplit split) {
+    return {W, kNarrow, split.threads, split.by_units(), panel_vectors(rows_of_thread(a, split))};
+  }
 
  private:
   int64_t time(int64_t n) const { return a_.reverse ? a_.T - 1 - n : n; }  // of the n-th step of the scan
   int64_t rows_at_once() const { return std::max<int64_t>(1, share_.sequences()); }
 
   void pack() {
+    const int64_t rows = a_.G * share_.units().first;
+    const bool whole = threads_ == split_.threads, packed = shared_.packed && whole;
+    if (a_.kept && !packed && thread_ == 0) a_.kept->layout = whole ? layout(a_, split_) : KeptWeights().layout;
     if (a_.weight_ih) {
-      input_.place(split_.by_units() ? arena_.take<element<kNarrow>>(input_.size()) : shared_.weight_ih);
-      if (split_.by_units() || thread_ == 0) input_.pack(a_.weight_ih, 0);
+      input_.place(shared_.weight_ih ? shared_.weight_ih + rows * packed_depth<kNarrow>(a_.I)
+                                     : arena_.take<element<kNarrow>>(input_.size()));
+      if (!packed && (split_.by_units() || thread_ == 0)) input_.pack(a_.weight_ih, 0);
     }
     if (a_.product) {
-      recurrent_.place(split_.by_units() ? arena_.take<element<kNarrow>>(recurrent_.size()) : shared_.weight_hh);
-      const int64_t tiles = recurrent_.tiles().size();
+      recurrent_.place(shared_.weight_hh ? shared_.weight_hh + rows * packed_depth<kNarrow>(a_.H)
+                                         : arena_.take<element<kNarrow>>(recurrent_.size()));
+      const int64_t tiles = packed ? 0 : recurrent_.tiles().size();
       for (int64_t i = 0; i < tiles; ++i)
         if (split_.by_units() || (threads_ > 1 ? 1 + i % (threads_ - 1) : 0) == thread_) recurrent_.pack(a_.weight_hh, i);
     }
@@ -131,13 +140,13 @@ class ForwardScan {
     const int64_t sequences = rows_at_once();
     chunk_ = chunk(a_, split_.by_units() ? threads_ : 1, sequences);
     const int64_t most = chunk_ * sequences;
-    from_.resize(most), to_.resize(most);
-    if (kNarrow && a_.weight_ih) narrow_x_ = arena_.take<uint32_t>(most * packed_depth<kNarrow>(a_.I));
+    from_.resize(most), to_.resize(most), fed_.resize(sequences);
+    if (kNarrow && a_.weight_ih) narrow_x_ = arena_.take<element<kNarrow>>(most * packed_depth<kNarrow>(a_.I));
     if (!a_.buffer && a_.weight_ih) gates_ = shared_.gates ? shared_.gates : arena_.take<float>(most * a_.G * a_.H);
-    block_ = (sequences + (sequences - 1) / 96) / ((sequences - 1) / 96 + 1);  // of equal size, 96 at most
+    const int64_t blocks = (sequences - 1) / (kNarrow && kTiles ? 192 : 96) + 1;  // of equal size
+    block_ = (sequences + blocks - 1) / blocks;
     group_ = machine_.whole_rows() ? (a_.H + W - 1) / W * W : kTile;
     if (a_.product && !meets_in_rows()) products_ = arena_.take<float>(block_ * a_.G * group_);
-    fed_.resize(sequences);
     if (feeds(a_) && a_.T > 0) {
       const int64_t t = time(0);
       const Range units = share_.units();
@@ -164,14 +173,8 @@ class ForwardScan {
     int64_t count = 0;
     for (int64_t i = n; i < n + steps; ++i)
       for (int64_t own = 0; own < share_.active(time(i)); ++own) {
-        const float* row = share_.x(time(i), share_.sequence(own));
-        if constexpr (kNarrow) {
-          uint32_t* pairs = narrow_x_ + count * packed_depth<kNarrow>(a_.I);
-          narrow_row(row, a_.I, pairs);
-          from_[count] = pairs;
-        } else {
-          from_[count] = row;
-        }
+        from_[count] = entering_row<kNarrow>(share_.x(time(i), share_.sequence(own)), a_.I,
+                                             narrow_x_ + count * packed_depth<kNarrow>(a_.I));
         to_[count++] = gates(i, own) + units.first;
       }
     for (int64_t g = 0; g < a_.G; ++g) {
@@ -299,7 +302,7 @@ class ForwardScan {
   Machine machine_;
   GateWeights<kNarrow> recurrent_, input_;
   int64_t chunk_ = 1, block_ = 1, group_ = kTile;
-  uint32_t* narrow_x_ = nullptr;
+  element<kNarrow>* narrow_x_ = nullptr;
   float *gates_ = nullptr, *products_ = nullptr;
   std::vector<const element<kNarrow>*> from_, fed_;
   std::vector<float*> to_;
@@ -316,8 +319,15 @@ void scan_forward_as(const ScanArguments& a, const EncodedProgram& program) {
   shared.bias_hh = padded_bias(a, a.bias_hh, arena);
   if (Scan::feeds(a))
     for (auto& fed : shared.fed) fed = arena.take<element<kNarrow>>(a.B * fed_stride<kNarrow>(a.H));
-  if (!split.by_units() && a.weight_ih) shared.weight_ih = arena.take<element<kNarrow>>(Scan::input_size(a));
-  if (!split.by_units() && a.product) shared.weight_hh = arena.take<element<kNarrow>>(Scan::recurrent_size(a));
+  auto room = [&](std::vector<uint32_t> KeptWeights::*part, int64_t size) {
+    if (!a.kept) return split.by_units() ? nullptr : arena.take<element<kNarrow>>(size);
+    auto& kept = a.kept->*part;
+    kept.resize(size + 16);  // from a whole cache line on
+    return reinterpret_cast<element<kNarrow>*>((reinterpret_cast<uintptr_t>(kept.data()) + 63) / 64 * 64);
+  };
+  if (a.weight_ih) shared.weight_ih = room(&KeptWeights::ih, Scan::input_size(a));
+  if (a.product) shared.weight_hh = room(&KeptWeights::hh, Scan::recurrent_size(a));
+  shared.packed = a.kept && a.kept->layout == Scan::layout(a, split);
   if (split.by_units() && program.has_reduction && a.product)
     shared.products = arena.take<float>(a.B * a.G * ((a.H + W - 1) / W * W));
   if (split.by_units() && program.has_reduction && a.weight_ih && !a.buffer)

@@ -20,11 +20,11 @@ namespace unspool::UNSPOOL_TARGET {
 struct LikeliestShared {
   LikeliestShared(Arena& arena, int64_t count, int members, int64_t rows)
       : room(rows), most(arena.take<float>(members * rows)), total(arena.take<float>(members * rows)),
-        values(arena.take<float>(members * rows * count)), symbols(arena.take<int64_t>(members * rows * count)) {}
+        values(arena.take<float>(members * count * rows)), symbols(arena.take<uint32_t>(members * count * rows)) {}
   int64_t room;
   float *const most, *const total;  // [members][rows]
-  float* const values;              // [members][rows][count]
-  int64_t* const symbols;
+  float* const values;              // [members][count][rows]
+  uint32_t* const symbols;
 };
 
 template <bool kNarrow>
@@ -35,8 +35,8 @@ class LikeliestPart {
         symbols_(share_of(a.V, member, members, kMaxRows)), stride_(((room_ + 15) / 16 | 1) * 16),
         most_(shared.most + member * room_), total_(shared.total + member * room_),
         values_(shared.values + member * room_ * a.count), found_(shared.symbols + member * room_ * a.count),
-        scores_(arena_.take<float>(kTileSymbols * stride_)), least_(arena_.take<float>(room_)),
-        no_bias_(arena_.take<float>(kTileSymbols)), packed_(arena_.take<Item>(packed_depth<kNarrow>(a.D) * room_)),
+        scores_(arena_.take<float>(kTileSymbols * stride_)), no_bias_(arena_.take<float>(kTileSymbols)),
+        packed_(arena_.take<Item>(packed_depth<kNarrow>(a.D) * room_)),
         narrow_(arena_.take<Item>(kNarrow ? kTileSymbols * packed_depth<kNarrow>(a.D) : 0)) {
     std::fill(no_bias_, no_bias_ + kTileSymbols, 0.0f);
   }
@@ -63,10 +63,8 @@ class LikeliestPart {
     pack_panels<kNarrow, true>(x, a_.D, a_.D, lanes, packed_, steps);
     std::fill(most_, most_ + room_, kLeast);
     std::fill(total_, total_ + room_, 0.0f);
-    std::fill(values_, values_ + rows * a_.count, kNone);
-    std::fill(found_, found_ + rows * a_.count, symbols_.first);
-    std::fill(least_, least_ + rows, kNone);
-    std::fill(least_ + rows, least_ + room_, -kNone);  // lanes that are no rows find nothing
+    std::fill(values_, values_ + room_ * a_.count, kNone);
+    std::fill(found_, found_ + room_ * a_.count, uint32_t(symbols_.first));
     const int64_t tiles = (symbols_.size() + kTileSymbols - 1) / kTileSymbols;
     const Item* from[kTileSymbols];
     float* to[kTileSymbols];
@@ -81,9 +79,9 @@ class LikeliestPart {
 
   // A symbol's weights, in pairs if need be.
   const Item* row(int64_t symbol, Item* room) const {
-    const float* weights = a_.weight + symbol * a_.D;
-    if constexpr (!kNarrow) return weights;
-    else return narrow_row(weights, a_.D, room), room;
+    if constexpr (kNarrow)
+      if (a_.pairs) return a_.pairs + symbol * packed_depth<true>(a_.D);
+    return entering_row<kNarrow>(a_.weight + symbol * a_.D, a_.D, room);
   }
 
   // A tile's symbols, for W rows.
@@ -92,7 +90,7 @@ class LikeliestPart {
     vf most = splat(kLeast), total{};
     for (int64_t i = 0; i < size; ++i) {
       const vf score = load(scores_ + i * stride_ + r) + bias[i];
-      if (any(score > load(least_ + r))) insert(score, begin + i, r);
+      if (any(score > load(values_ + (a_.count - 1) * room_ + r))) insert(score, uint32_t(begin + i), r);
       store(scores_ + i * stride_ + r, score);
       most = greater(most, score);
     }
@@ -102,18 +100,18 @@ class LikeliestPart {
     store(most_ + r, all_most), store(total_ + r, all_total);
   }
 
-  void insert(vf scores, int64_t symbol, int64_t r) {
-    float lanes[W];
-    store(lanes, scores);
-    for (int64_t row = r; row < r + W; ++row) {
-      const float score = lanes[row - r];
-      if (!(score > least_[row])) continue;
-      float* values = values_ + row * a_.count;
-      int64_t* found = found_ + row * a_.count;
-      int64_t place = a_.count - 1;
-      for (; place > 0 && values[place - 1] < score; --place) values[place] = values[place - 1], found[place] = found[place - 1];
-      values[place] = score, found[place] = symbol;
-      least_[row] = values[a_.count - 1];
+  // Puts a symbol into its place in each of W lists; what it drives out goes on to the next place.
+  void insert(vf score, uint32_t number, int64_t r) {
+    vu symbol = splat_bits(number);
+    vi moves{};  // lanes in which the symbol has found its place: all that come after it move on
+    for (int64_t k = 0; k < a_.count; ++k) {
+      float* value = values_ + k * room_ + r;
+      uint32_t* found = found_ + k * room_ + r;
+      const vf held = load(value);
+      const vu holder = load_bits(found);
+      moves |= score > held;
+      store(value, select(moves, score, held)), store_bits(found, moves ? symbol : holder);
+      score = select(moves, held, score), symbol = moves ? holder : symbol;
     }
   }
 
@@ -133,12 +131,12 @@ class LikeliestPart {
       for (int i = 1; i < members_; ++i)
         if (heads[i] < a_.count && (heads[best] == a_.count || value(i, r, heads[i]) > value(best, r, heads[best]))) best = i;
       a_.values[n * a_.count + k] = value(best, r, heads[best]) - log_partition;
-      a_.symbols[n * a_.count + k] = shared_.symbols[(best * room_ + r) * a_.count + heads[best]];
+      a_.symbols[n * a_.count + k] = shared_.symbols[(best * a_.count + heads[best]) * room_ + r];
       ++heads[best];
     }
   }
 
-  float value(int member, int64_t r, int64_t k) const { return shared_.values[(member * room_ + r) * a_.count + k]; }
+  float value(int member, int64_t r, int64_t k) const { return shared_.values[(member * a_.count + k) * room_ + r]; }
 
   const LikeliestArguments& a_;
   const LikeliestShared& shared_;
@@ -149,10 +147,9 @@ class LikeliestPart {
   const int64_t stride_;
   Arena arena_;
   float *const most_, *const total_;  // [room], own
-  float* const values_;               // [room][count], own
-  int64_t* const found_;
+  float* const values_;               // [count][room], own
+  uint32_t* const found_;
   float* const scores_;   // [kTileSymbols][stride]
-  float* const least_;    // [room] what a score has to exceed
   float* const no_bias_;  // [kTileSymbols]
   Item* const packed_;    // [D][room]
   Item* const narrow_;    // [kTileSymbols][D]

@@ -14,6 +14,7 @@ struct LikeliestArguments {
   const float* x;       // [N, D]
   const float* weight;  // [V, D]
   const float* bias;    // [V], or null
+  const uint32_t* pairs;  // [V, D / 2] the weight in bfloat16 already, or null
   float* values;         // [N, count] log-probabilities, falling
   int64_t* symbols;      // [N, count]
   float* log_partition;  // [N]

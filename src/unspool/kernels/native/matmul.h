@@ -118,14 +118,22 @@ inline void multiply_in_tiles(int64_t rows, const uint32_t* const* a, int64_t st
         if (real) std::copy(a[row + m] + k, a[row + m] + k + real, to);
         std::fill(to + real, to + whole_tiles(part), 0u);
       }
+      const Start begin = k == 0 ? start : Start::kAccumulate;
+      // Sums go straight to rows of C at equal distances.
+      const int64_t spacing = count > 1 ? c[row + 1] - c[row] : 0;
+      bool even = count % kTileSide == 0;
+      for (int64_t m = 2; m < count && even; ++m) even = c[row + m] - c[row + m - 1] == spacing;
       panels.each([&](int64_t first, int vectors) {
         for (int v = 0; v < vectors; v += 2) {
           const int64_t at = first + v * W, wide = std::min<int64_t>(2, vectors - v) * W;
-          multiply_tiles(count > kTileSide, wide > W, beside, kAside, packed + first * steps + k * vectors * W + v * W,
-                         vectors * W, part, sums);
           const int64_t real = std::min(wide, panels.columns - at);
-          if (real > 0) merge_sums(sums, kTileRows, count, c + row, at, real, padded_c ? wide : real / W * W,
-                                   k == 0 ? start : Start::kAccumulate, bias);
+          const bool direct = even && (padded_c || real == wide);
+          const float* sum = !direct || begin == Start::kZero ? nullptr : begin == Start::kBias ? bias + at : c[row] + at;
+          multiply_tiles(count > kTileSide, wide > W, beside, kAside, packed + first * steps + k * vectors * W + v * W,
+                         vectors * W, part, sum, begin == Start::kBias ? 0 : spacing, direct ? c[row] + at : sums,
+                         direct ? spacing : kTileRows);
+          if (!direct && real > 0)
+            merge_sums(sums, kTileRows, count, c + row, at, real, padded_c ? wide : real / W * W, begin, bias);
         }
       });
     }
@@ -204,7 +212,7 @@ void multiply_transposed(const std::vector<PackedColumns<kNarrow>>& parts, int64
         for (int v = 0; v < vectors; v += 2) {
           const int64_t at = first + v * W, wide = std::min<int64_t>(2, vectors - v) * W;
           multiply_tiles(part.count > kTileSide, wide > W, part.packed, whole_tiles(steps),
-                         packed_b + first * steps + v * W, vectors * W, steps, sums);
+                         packed_b + first * steps + v * W, vectors * W, steps, nullptr, 0, sums, kTileRows);
           const int64_t real = std::min(wide, panels.columns - at);
           if (real > 0) merge_sums(sums, kTileRows, part.count, rows, at, real, real / W * W, start, nullptr);
         }

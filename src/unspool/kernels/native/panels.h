@@ -137,6 +137,13 @@ inline void narrow_row(const float* row, int64_t depth, uint32_t* pairs) {
   if (k < depth) pairs[k / 2] = bfloat16_pair(row[k], 0.0f);
 }
 
+// A row of A as a product reads it: where it is, or as pairs in `room`.
+template <bool kNarrow>
+const element<kNarrow>* entering_row(const float* row, int64_t depth, element<kNarrow>* room) {
+  if constexpr (!kNarrow) return row;
+  else return narrow_row(row, depth, room), room;
+}
+
 // Calls visit(first, count) for tiles of nearly equal size, none above `most` rows.
 template <typename Visit>
 void each_tile(int64_t rows, int most, Visit&& visit) {

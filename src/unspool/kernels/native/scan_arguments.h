@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <numeric>
 #include <optional>
@@ -19,6 +20,12 @@ struct ScanSplit {
   int threads;
   Sharing sharing;
   bool by_units() const { return sharing == Sharing::kUnits; }
+};
+
+// A scan's weights as they are packed, from one call to the next. Whoever hands it over vouches that they stay the same.
+struct KeptWeights {
+  std::vector<uint32_t> ih, hh;
+  std::array<int, 5> layout{};  // what packing depends on; zeros: nothing is packed
 };
 
 struct ScanArguments {
@@ -43,6 +50,7 @@ struct ScanArguments {
   const float* reset_state;    // [S, B, H]
   std::vector<float*> states;  // S of [T, B, H]; written forward, read backward
   float* buffer;               // [real rows, slots, H]: what backward needs; null in inference
+  KeptWeights* kept;           // forward: or null
 };
 
 struct ScanGradients {

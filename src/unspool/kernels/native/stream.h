@@ -226,14 +226,9 @@ class Stream final : public AnyStream {
   // Rows whose distance is a multiple of 2 KiB share few sets of the first-level cache, so that those of one tile would
   // evict each other: they are moved apart.
   void convert(const float* row, int64_t size, element<kNarrow>* room, const element<kNarrow>*& entering) const {
-    entering = room;
-    if constexpr (kNarrow) {
-      narrow_row(row, size, room);
-    } else if (shape_.B >= kMaxRows && size % 512 == 0) {
-      std::copy(row, row + size, room);
-    } else {
-      entering = row;
-    }
+    entering = entering_row<kNarrow>(row, size, room);
+    if constexpr (!kNarrow)
+      if (shape_.B >= kMaxRows && size % 512 == 0) std::copy(row, row + size, room), entering = room;
   }
 
   static const float* normalize(const float* row, int64_t size, const Layer& layer, float* to) {

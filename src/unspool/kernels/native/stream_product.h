@@ -149,21 +149,15 @@ class StreamProduct {
   void multiply(const element<kNarrow>* panel, int vectors, const element<kNarrow>* const* a, int64_t steps, float* c,
                 const float* bias) {
     if (rows_ == 1) return multiply_row(panel, vectors, a[0], steps, c, bias);
-    const int most = tile_rows(vectors);
-    // Few rows run down the panel at once; more take turns with parts of it that the first-level cache holds.
-    const int64_t depth = rows_ <= most ? steps : kDepth;
-    for (int64_t k = 0; k < steps; k += depth) {
-      each_tile(rows_, most, [&](int64_t row, int count) {
-        const element<kNarrow>* a_rows[kMaxRows];
-        float* c_rows[kMaxRows];
-        for (int m = 0; m < count; ++m) a_rows[m] = a[row + m] + k, c_rows[m] = c + (row + m) * row_;
-        const Start start = bias && k == 0 ? Start::kBias : Start::kAccumulate;
-        find_tile<kNarrow, false>(count, vectors)(a_rows, std::min(depth, steps - k), panel + k * vectors * W, c_rows,
-                                                  start, bias);
-      });
+    float* rows[kRowsAtOnce];
+    for (int64_t first = 0; first < rows_; first += kRowsAtOnce) {
+      const int64_t count = std::min(kRowsAtOnce, rows_ - first);
+      for (int64_t m = 0; m < count; ++m) rows[m] = c + (first + m) * row_;
+      UNSPOOL_TARGET::multiply<kNarrow>(count, a + first, steps * Element<kNarrow>::per, panel, {vectors * W, vectors}, rows,
+                                        bias ? Start::kBias : Start::kAccumulate, bias, true);
     }
   }
-
+  static constexpr int64_t kRowsAtOnce = 120;
   static void multiply_row(const element<kNarrow>* panel, int vectors, const element<kNarrow>* a, int64_t steps,
                            float* c, const float* bias) {
     switch (vectors) {

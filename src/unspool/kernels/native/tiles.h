@@ -31,14 +31,23 @@ class TileRegisters {
 
 constexpr int64_t whole_tiles(int64_t count) { return (count + kTileSide - 1) / kTileSide * kTileSide; }
 
-// sums[M * 16][32] = A B. a: [M * 16][a_stride] pairs, zero from `steps` up to whole tiles; b: [steps][b_stride] pairs.
+// c[M * 16][V * 16] = first + A B, or A B where there is no `first`. a: [M * 16][a_stride] pairs, zero from `steps` up to
+// whole tiles; b: [steps][b_stride] pairs.
 template <int M, int V>
-void multiply_tiles(const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t b_stride, int64_t steps, float* sums) {
+void multiply_tiles(const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t b_stride, int64_t steps,
+                    const float* first, int64_t first_stride, float* c, int64_t c_stride) {
   alignas(64) uint32_t last[kTileSide * V * kTileSide];
-  _tile_zero(0);
-  if constexpr (V == 2) _tile_zero(1);
-  if constexpr (M == 2) _tile_zero(2);
-  if constexpr (M == 2 && V == 2) _tile_zero(3);
+  if (first) {
+    _tile_loadd(0, first, first_stride * 4);
+    if constexpr (V == 2) _tile_loadd(1, first + kTileSide, first_stride * 4);
+    if constexpr (M == 2) _tile_loadd(2, first + kTileSide * first_stride, first_stride * 4);
+    if constexpr (M == 2 && V == 2) _tile_loadd(3, first + kTileSide * first_stride + kTileSide, first_stride * 4);
+  } else {
+    _tile_zero(0);
+    if constexpr (V == 2) _tile_zero(1);
+    if constexpr (M == 2) _tile_zero(2);
+    if constexpr (M == 2 && V == 2) _tile_zero(3);
+  }
   for (int64_t k = 0; k < steps; k += kTileSide) {
     const uint32_t* from = b + k * b_stride;
     int64_t stride = b_stride;
@@ -61,22 +70,17 @@ void multiply_tiles(const uint32_t* a, int64_t a_stride, const uint32_t* b, int6
     }
     if constexpr (M == 2 && V == 2) _tile_dpbf16ps(3, 5, 7);
   }
-  constexpr int64_t kStride = kTileRows * 4;
-  _tile_stored(0, sums, kStride);
-  if constexpr (V == 2) _tile_stored(1, sums + kTileSide, kStride);
-  if constexpr (M == 2) _tile_stored(2, sums + kTileSide * kTileRows, kStride);
-  if constexpr (M == 2 && V == 2) _tile_stored(3, sums + kTileSide * kTileRows + kTileSide, kStride);
+  _tile_stored(0, c, c_stride * 4);
+  if constexpr (V == 2) _tile_stored(1, c + kTileSide, c_stride * 4);
+  if constexpr (M == 2) _tile_stored(2, c + kTileSide * c_stride, c_stride * 4);
+  if constexpr (M == 2 && V == 2) _tile_stored(3, c + kTileSide * c_stride + kTileSide, c_stride * 4);
 }
 
-inline void multiply_tiles(bool two_rows, bool two_columns, const uint32_t* a, int64_t a_stride, const uint32_t* b,
-                           int64_t b_stride, int64_t steps, float* sums) {
-  if (two_rows) {
-    two_columns ? multiply_tiles<2, 2>(a, a_stride, b, b_stride, steps, sums)
-                : multiply_tiles<2, 1>(a, a_stride, b, b_stride, steps, sums);
-  } else {
-    two_columns ? multiply_tiles<1, 2>(a, a_stride, b, b_stride, steps, sums)
-                : multiply_tiles<1, 1>(a, a_stride, b, b_stride, steps, sums);
-  }
+template <typename... Rest>
+void multiply_tiles(bool two_rows, bool two_columns, Rest... rest) {
+  constexpr decltype(&multiply_tiles<1, 1>) sized[2][2] = {{multiply_tiles<1, 1>, multiply_tiles<1, 2>},
+                                                           {multiply_tiles<2, 1>, multiply_tiles<2, 2>}};
+  sized[two_rows][two_columns](rest...);
 }
 
 // Columns [first, first + count) of the rows of A as [whole tiles of columns][whole tiles of pairs], zeros in between;

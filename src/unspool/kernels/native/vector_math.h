@@ -70,14 +70,6 @@ UNSPOOL_INLINE vf exp_rest(vf x) {
   return x * x * tail + x;
 }
 
-// Whether any lane of a mask is set.
-UNSPOOL_INLINE bool any(vi mask) {
-  int32_t lanes[W], set = 0;
-  std::memcpy(lanes, &mask, sizeof lanes);
-  for (int i = 0; i < W; ++i) set |= lanes[i];
-  return set != 0;
-}
-
 }  // namespace math
 
 // Exact.
@@ -237,13 +229,13 @@ UNSPOOL_INLINE vf each(vf a, vf b, Function&& function) {
 
 // Within 1.7 ulp. A vector with a lane beyond 2^20 goes to the C library.
 UNSPOOL_INLINE vf vsin(vf x) {
-  if (math::any(~(vabs(x) <= math::kLargestAngle))) [[unlikely]]
+  if (any(~(vabs(x) <= math::kLargestAngle))) [[unlikely]]
     return math::each(x, x, [](float a, float) { return __builtin_sinf(a); });
   const math::Angle angle = math::turn(x);
   return math::sine(angle.n, angle.rest);
 }
 UNSPOOL_INLINE vf vcos(vf x) {
-  if (math::any(~(vabs(x) <= math::kLargestAngle))) [[unlikely]]
+  if (any(~(vabs(x) <= math::kLargestAngle))) [[unlikely]]
     return math::each(x, x, [](float a, float) { return __builtin_cosf(a); });
   const math::Angle angle = math::turn(x);
   return math::sine(angle.n + 1, angle.rest);
