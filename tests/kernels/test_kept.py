@@ -75,6 +75,16 @@ def test_what_changes_is_seen_outside_and_in_training():
 
 
 @native
+def test_a_weight_that_takes_the_place_of_another_is_packed_anew():
+    with torch.no_grad(), unchanged_weights():
+        for _ in range(20):
+            weight, x = torch.nn.Parameter(torch.randn(50, 4)), torch.randn(3, 4)
+            scores = x.bfloat16().float() @ weight.bfloat16().float().T
+            assert torch.equal(linear_likeliest(x, weight, None, 1, narrow=True).symbols[:, 0], scores.argmax(-1))
+            del weight
+
+
+@native
 def test_a_tensor_that_is_no_parameter_is_packed_anew():
     x, weight = torch.randn(3, 4), torch.randn(9, 4)
     with torch.no_grad(), unchanged_weights():

@@ -96,5 +96,5 @@ def test_looking_ahead_is_a_weighted_sum_of_steps_to_come():
 def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="window must be at least stride"):
         CTCModel(build_cell=GRU, **SMALL, stride=3, window=2)
-    with pytest.raises(ConfigError, match="look_ahead is of one-directional"):
+    with pytest.raises(ConfigError, match="look_ahead must be 0 in a bidirectional model"):
         CTCModel(build_cell=GRU, **SMALL, look_ahead=1)

@@ -8,6 +8,7 @@
 #define UNSPOOL_STRIDE 29989  // math_test.h alone would take a minute in qemu
 
 #include "check.h"
+#include "detect.h"
 #include "math_test.h"
 #include "matmul_test.h"
 #include "scan_test.h"
@@ -108,6 +109,7 @@ void test_dot_bfloat16() {
 }  // namespace
 
 int main() {
+  unspool::runs_here("x86-64-v4-amx");  // which asks for the leave to use tiles, where there are any
   test_load_store();
   test_splat();
   test_select();

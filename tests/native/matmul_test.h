@@ -64,6 +64,12 @@ void product(int64_t rows, int64_t depth, int64_t columns, Start start, bool pad
   }
   Matrix c(rows, padded ? panels.padded() : columns, 3);
   const Matrix before = c;
+  const int64_t wide = c.columns + 5;
+  std::vector<float> one_c(rows * wide, 77.0f);  // of C too, with something between its rows
+  for (int64_t i = 0; i < rows && stride; ++i) {
+    std::copy(c.data[i].begin(), c.data[i].end(), one_c.begin() + i * wide);
+    c.places[i] = one_c.data() + i * wide;
+  }
   const auto bias = eighths(panels.padded(), 4);
   multiply<kNarrow>(rows, a_rows.data(), depth, packed.data(), panels, c.places.data(), start,
                     start == Start::kBias ? bias.data() : nullptr, padded);
@@ -72,8 +78,10 @@ void product(int64_t rows, int64_t depth, int64_t columns, Start start, bool pad
     for (int64_t j = 0; j < columns; ++j) {
       float sum = start == Start::kZero ? 0.0f : start == Start::kBias ? bias[j] : before.at(i, j);
       for (int64_t k = 0; k < depth; ++k) sum += a.at(i, k) * (kTransposed ? b[j * depth + k] : b[k * columns + j]);
-      wrong += sum != c.at(i, j);
+      wrong += sum != c.places[i][j];
     }
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = c.columns; j < wide; ++j) wrong += one_c[i * wide + j] != 77.0f;
   CHECK(wrong == 0);
 }
 
@@ -95,6 +103,13 @@ void products() {
       }
   for (int64_t rows : {6, 7, 125})  // rows that crowd the cache, which are copied aside
     product<kNarrow, true>(rows, 515 * Element<kNarrow>::per - 1, 131, Start::kBias, false, 1024);
+  for (int64_t rows : {16, 32, 48, 70})  // rows at equal distances, which may fill tiles
+    for (const Start start : {Start::kZero, Start::kBias, Start::kAccumulate})
+      for (int64_t depth : {33, 1030})
+        for (int64_t columns : {2 * W, 3 * W, 7 * W + 2}) {
+          product<kNarrow, true>(rows, depth, columns, start, false, depth + 7);
+          product<kNarrow, true>(rows, depth, columns, start, true, depth + 7);
+        }
 }
 
 // C = A^T B as the weight gradients compute it: groups of columns of A, some rows of data at a time.
@@ -110,8 +125,8 @@ void gradient(int64_t depth, int64_t a_columns, int64_t b_columns, Start start) 
   std::vector<float> totals(a_columns, 1.0f);
   std::vector<std::vector<element<kNarrow>>> packed_a;
   std::vector<PackedColumns<kNarrow>> parts;
-  each_tile(a_columns, kMaxRows, [&](int64_t first, int count) {
-    packed_a.emplace_back(steps * count + W);
+  each_tile(a_columns, kColumns<kNarrow>, [&](int64_t first, int count) {
+    packed_a.emplace_back((steps + 16) * kColumns<kNarrow> + W);
     pack_transposed<kNarrow>(a.places.data(), depth, a_columns, first, count, packed_a.back().data(), totals.data());
     parts.push_back({count, packed_a.back().data(), c.data() + first * b_columns});
   });

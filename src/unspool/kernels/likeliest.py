@@ -17,7 +17,7 @@ from unspool.errors import ShapeError
 from unspool.kernels import isa
 from unspool.kernels.cross_entropy import linear_scores
 from unspool.kernels.dispatch import is_eager, is_transformed, refusal
-from unspool.kernels.kept import kept
+from unspool.kernels.kept import keep
 from unspool.types import Float, Int
 
 
@@ -68,7 +68,8 @@ def linear_likeliest(
         return Likeliest(values - log_partition.unsqueeze(-1), symbols, log_partition)
     found = Likeliest(x.new_empty(len(x), count), x.new_empty(len(x), count, dtype=torch.long), x.new_empty(len(x)))
     dense = [None if t is None else t.detach().contiguous() for t in given]
-    made = kept(lambda: weight.detach().bfloat16().contiguous(), weight, narrow=narrow) if narrow else None
-    pairs = None if made is None or x.shape[1] % 2 else made.view(torch.int32)  # two entries in the place of one
+    pairs = None
+    if narrow and x.shape[1] % 2 == 0 < x.shape[1]:  # two entries in the place of one
+        pairs = keep(lambda: weight.detach().bfloat16().contiguous().view(torch.int32), weight, narrow=True)
     isa._native.likeliest(*dense, pairs, count, narrow, torch.get_num_threads(), *found)
     return found

@@ -14,7 +14,7 @@ from torch import Tensor
 from unspool.errors import ShapeError
 from unspool.kernels import dispatch, isa
 from unspool.kernels.encoding import encode
-from unspool.kernels.kept import kept
+from unspool.kernels.kept import keep
 from unspool.kernels.program import Program, parse
 from unspool.kernels.residuals import plan_training
 from unspool.kernels.scan_inputs import DIFFERENTIABLE, ScanInputs
@@ -67,8 +67,7 @@ def run_forward(
             raise ShapeError(f"gated_scan: lengths must lie in 0..{num_steps}, got {min(lengths)}..{max(lengths)}.")
         rows = sum(lengths)
     buffer = inputs.x.new_empty((rows if training else 0, programs.slots, hidden_size))
-    weights = (inputs.weight_ih, inputs.weight_hh)
-    packed = None if training else kept(isa._native.KeptWeights, *weights, narrow=narrow)
+    packed = None if training else keep(isa._native.KeptWeights, inputs.weight_ih, inputs.weight_hh, narrow=narrow)
     inputs = _dense(inputs)
     program = programs.training if training else programs.inference
     sizes = _sizes(programs, inputs, training and rows > 0, reverse, narrow)

@@ -120,7 +120,7 @@ class CTCModel(nn.Module):
         residual: bool = False,
     ):
         super().__init__()
-        require(window >= stride, "window", window, f"at least stride, {stride}")  # no frame is left unread
+        require(window >= stride, "window", window, f"at least stride, {stride}, so that every frame is read")
         require(not (bidirectional and look_ahead), "look_ahead", look_ahead, "0 in a bidirectional model")
         self.stride, self.window, self.look_ahead, self.bidirectional = stride, window, look_ahead, bidirectional
         size = channels or window * num_features

@@ -47,8 +47,8 @@ double linear_cross_entropy(Dense<const float, 2> x, Dense<const float, 2> weigh
 }
 
 void likeliest(Dense<const float, 2> x, Dense<const float, 2> weight, std::optional<Dense<const float, 1>> bias,
-               std::optional<Dense<const int32_t, 2>> pairs, int64_t count, bool narrow, int threads, Dense<float, 2> values, Dense<int64_t, 2> symbols,
-               Dense<float, 1> log_partition) {
+               std::optional<Dense<const int32_t, 2>> pairs, int64_t count, bool narrow, int threads,
+               Dense<float, 2> values, Dense<int64_t, 2> symbols, Dense<float, 1> log_partition) {
   const LikeliestArguments a{
       .N = int64_t(x.shape(0)),
       .D = int64_t(x.shape(1)),
@@ -75,8 +75,8 @@ void bind_cross_entropy(nb::module_& m) {
   m.def("linear_cross_entropy", &linear_cross_entropy, "x"_a, "weight"_a, "bias"_a.none(), "targets"_a,
         "ignore_index"_a, "narrow"_a, "threads"_a, "grad_x"_a.none(), "grad_weight"_a.none(), "grad_bias"_a.none(),
         "The sum of nats; writes the gradients that have a place to go to.");
-  m.def("likeliest", &likeliest, "x"_a, "weight"_a, "bias"_a.none(), "pairs"_a.none(), "count"_a, "narrow"_a, "threads"_a, "values"_a, "symbols"_a,
-        "log_partition"_a, "Writes the likeliest symbols of each row with their log-probabilities.");
+  m.def("likeliest", &likeliest, "x"_a, "weight"_a, "bias"_a.none(), "pairs"_a.none(), "count"_a,
+        "narrow"_a, "threads"_a, "values"_a, "symbols"_a, "log_partition"_a, "Writes the likeliest symbols of each row with their log-probabilities.");
 }
 
 }  // namespace unspool

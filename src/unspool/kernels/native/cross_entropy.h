@@ -81,7 +81,7 @@ class CrossEntropyPart {
     x_ = arena_.take<float>(room_ * a.D);
     x_columns_ = arena_.take<Item>(packed_depth<kNarrow>(a.D) * room_);
     if (grad_weight_) x_rows_ = arena_.take<Item>(packed_depth<kNarrow>(room_) * features().padded());
-    if (kNarrow) narrow_ = arena_.take<Item>(kTileSymbols * packed_depth<true>(std::max(a.D, room_)));
+    narrow_ = arena_.take<Item>(kNarrow ? kTileSymbols * packed_depth<true>(std::max(a.D, room_)) : 0);
     if (a.grad_x) {
       packed_weight_ = arena_.take<Item>(packed_depth<kNarrow>(kTileSymbols) * features().padded());
       packed_scores_ = arena_.take<Item>((room_ + kColumns<kNarrow> - 1) / kColumns<kNarrow> * kPart);

@@ -81,32 +81,30 @@ Tile<kNarrow> find_tile(int rows, int vectors) {
   return table[vectors == 8 ? 4 : vectors - 1][rows];
 }
 
-// A small square of sums into `rows` rows of C, of which `columns` are real and as many as whole vectors may be written.
-inline void merge_sums(const float* sums, int64_t stride, int64_t rows, float* const* c, int64_t first, int64_t columns,
-                       int64_t writable, Start start, const float* bias) {
-  for (int64_t m = 0; m < rows; ++m) {
-    float* to = c[m] + first;
-    const float* from = sums + m * stride;
-    int64_t n = 0;
-    for (; n + W <= writable; n += W) {
-      vf sum = load(from + n);
-      if (start == Start::kBias) sum += load(bias + first + n);
-      store(to + n, start == Start::kAccumulate ? load(to + n) + sum : sum);
-    }
-    for (; n < columns; ++n) {
-      const float sum = from[n] + (start == Start::kBias ? bias[first + n] : 0.0f);
-      to[n] = start == Start::kAccumulate ? to[n] + sum : sum;
-    }
+#if defined(__AMX_BF16__)
+// C[m][at ... at + wide) (+)= A B in tiles, of which C has `real` columns: straight where its rows are at equal distances and
+// fill tiles, otherwise in a square beside it. The sums are the same to the bit.
+inline void multiply_tiles_into(float* const* c, int64_t count, bool even, int64_t at, int64_t wide, int64_t real, Start start,
+                                const float* bias, const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t b_stride,
+                                int64_t steps) {
+  alignas(64) float square[kTileRows * kTileRows];
+  const bool direct = even && count % kTileSide == 0 && real == wide, biased = start == Start::kBias;
+  for (int64_t m = 0; m < count && !direct && start != Start::kZero; ++m) {
+    const float* from = (biased ? bias : c[m]) + at;
+    std::copy(from, from + real, square + m * kTileRows);
   }
+  float* const sums = direct ? c[0] + at : square;
+  const int64_t stride = direct ? c[1] - c[0] : kTileRows;
+  const float* first = start == Start::kZero ? nullptr : direct && biased ? bias + at : sums;
+  multiply_tiles(count > kTileSide, wide > W, a, a_stride, b, b_stride, steps, first, direct && biased ? 0 : stride, sums, stride);
+  for (int64_t m = 0; m < count && !direct; ++m) std::copy(square + m * kTileRows, square + m * kTileRows + real, c[m] + at);
 }
 
-#if defined(__AMX_BF16__)
 // `multiply` of pairs in tiles.
 inline void multiply_in_tiles(int64_t rows, const uint32_t* const* a, int64_t steps, const uint32_t* packed, Panels panels,
                               float* const* c, Start start, const float* bias, bool padded_c) {
   constexpr int64_t kAside = kDepth + 16;
   alignas(64) uint32_t beside[kTileRows * kAside];
-  alignas(64) float sums[kTileRows * kTileRows];
   const TileRegisters registers;
   for (int64_t k = 0; k < steps; k += kDepth) {
     const int64_t part = std::min(kDepth, steps - k);
@@ -118,22 +116,14 @@ inline void multiply_in_tiles(int64_t rows, const uint32_t* const* a, int64_t st
         if (real) std::copy(a[row + m] + k, a[row + m] + k + real, to);
         std::fill(to + real, to + whole_tiles(part), 0u);
       }
-      const Start begin = k == 0 ? start : Start::kAccumulate;
-      // Sums go straight to rows of C at equal distances.
-      const int64_t spacing = count > 1 ? c[row + 1] - c[row] : 0;
-      bool even = count % kTileSide == 0;
-      for (int64_t m = 2; m < count && even; ++m) even = c[row + m] - c[row + m - 1] == spacing;
+      bool even = true;
+      for (int64_t m = 2; m < count && even; ++m) even = c[row + m] - c[row + m - 1] == c[row + 1] - c[row];
       panels.each([&](int64_t first, int vectors) {
         for (int v = 0; v < vectors; v += 2) {
           const int64_t at = first + v * W, wide = std::min<int64_t>(2, vectors - v) * W;
-          const int64_t real = std::min(wide, panels.columns - at);
-          const bool direct = even && (padded_c || real == wide);
-          const float* sum = !direct || begin == Start::kZero ? nullptr : begin == Start::kBias ? bias + at : c[row] + at;
-          multiply_tiles(count > kTileSide, wide > W, beside, kAside, packed + first * steps + k * vectors * W + v * W,
-                         vectors * W, part, sum, begin == Start::kBias ? 0 : spacing, direct ? c[row] + at : sums,
-                         direct ? spacing : kTileRows);
-          if (!direct && real > 0)
-            merge_sums(sums, kTileRows, count, c + row, at, real, padded_c ? wide : real / W * W, begin, bias);
+          multiply_tiles_into(c + row, count, even, at, wide, padded_c ? wide : std::min(wide, panels.columns - at),
+                              k == 0 ? start : Start::kAccumulate, bias, beside, kAside,
+                              packed + first * steps + k * vectors * W + v * W, vectors * W, part);
         }
       });
     }
@@ -203,7 +193,6 @@ void multiply_transposed(const std::vector<PackedColumns<kNarrow>>& parts, int64
   const int64_t steps = packed_depth<kNarrow>(depth);
 #if defined(__AMX_BF16__)
   if constexpr (kNarrow) {
-    alignas(64) float sums[kTileRows * kTileRows];
     const TileRegisters registers;
     panels.each([&](int64_t first, int vectors) {
       for (const auto& part : parts) {
@@ -211,10 +200,8 @@ void multiply_transposed(const std::vector<PackedColumns<kNarrow>>& parts, int64
         for (int m = 0; m < part.count; ++m) rows[m] = part.c + m * c_stride;
         for (int v = 0; v < vectors; v += 2) {
           const int64_t at = first + v * W, wide = std::min<int64_t>(2, vectors - v) * W;
-          multiply_tiles(part.count > kTileSide, wide > W, part.packed, whole_tiles(steps),
-                         packed_b + first * steps + v * W, vectors * W, steps, nullptr, 0, sums, kTileRows);
-          const int64_t real = std::min(wide, panels.columns - at);
-          if (real > 0) merge_sums(sums, kTileRows, part.count, rows, at, real, real / W * W, start, nullptr);
+          multiply_tiles_into(rows, part.count, true, at, wide, std::min(wide, panels.columns - at), start, nullptr, part.packed,
+                              whole_tiles(steps), packed_b + first * steps + v * W, vectors * W, steps);
         }
       }
     });

@@ -25,7 +25,7 @@ struct ScanSplit {
 // A scan's weights as they are packed, from one call to the next. Whoever hands it over vouches that they stay the same.
 struct KeptWeights {
   std::vector<uint32_t> ih, hh;
-  std::array<int, 5> layout{};  // what packing depends on; zeros: nothing is packed
+  std::array<int, 5> layout{};  // what packing depends on, as ForwardScan::layout says; zeros: nothing is packed
 };
 
 struct ScanArguments {

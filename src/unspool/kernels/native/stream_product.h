@@ -150,14 +150,21 @@ class StreamProduct {
                 const float* bias) {
     if (rows_ == 1) return multiply_row(panel, vectors, a[0], steps, c, bias);
     float* rows[kRowsAtOnce];
+    const Start start = bias ? Start::kBias : Start::kAccumulate;
     for (int64_t first = 0; first < rows_; first += kRowsAtOnce) {
       const int64_t count = std::min(kRowsAtOnce, rows_ - first);
       for (int64_t m = 0; m < count; ++m) rows[m] = c + (first + m) * row_;
-      UNSPOOL_TARGET::multiply<kNarrow>(count, a + first, steps * Element<kNarrow>::per, panel, {vectors * W, vectors}, rows,
-                                        bias ? Start::kBias : Start::kAccumulate, bias, true);
+      if (rows_ <= tile_rows(vectors)) {  // so few run down the panel at once
+        find_tile<kNarrow, false>(int(rows_), vectors)(a, steps, panel, rows, start, bias);
+      } else {
+        UNSPOOL_TARGET::multiply<kNarrow>(count, a + first, steps * Element<kNarrow>::per, panel, {vectors * W, vectors}, rows,
+                                          start, bias, true);
+      }
     }
   }
-  static constexpr int64_t kRowsAtOnce = 120;
+
+  static constexpr int64_t kRowsAtOnce = 96;  // whole tiles
+
   static void multiply_row(const element<kNarrow>* panel, int vectors, const element<kNarrow>* a, int64_t steps,
                            float* c, const float* bias) {
     switch (vectors) {

@@ -1,7 +1,7 @@
 // Products of pairs of bfloat16 in the tile registers of AMX: 16 x 16 sums, 16 rows of 16 pairs times 16 pairs of 16 columns.
 //
 // B lies in the panels of matmul.h as it is: 16 steps down a panel are a tile. Rows of A are copied side by side, with zeros
-// up to whole tiles. Sums leave the registers by way of a small square of memory.
+// up to whole tiles. Sums begin as what is in memory, and go back there.
 #pragma once
 
 #include "simd.h"
@@ -31,7 +31,8 @@ class TileRegisters {
 
 constexpr int64_t whole_tiles(int64_t count) { return (count + kTileSide - 1) / kTileSide * kTileSide; }
 
-// c[M * 16][V * 16] = first + A B, or A B where there is no `first`. a: [M * 16][a_stride] pairs, zero from `steps` up to
+// c[M * 16][V * 16] = first + A B, or A B where there is no `first`, which may be c itself or, with a stride of 0, one row for
+// all. a: [M * 16][a_stride] pairs, zero from `steps` up to
 // whole tiles; b: [steps][b_stride] pairs.
 template <int M, int V>
 void multiply_tiles(const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t b_stride, int64_t steps,

@@ -78,8 +78,8 @@ class RecognizerSettings(CellSettings):
         }
         check_settings(self, bounds)
         require(self.window >= self.stride, "window", self.window, f"at least stride, {self.stride}")
-        one_way = not (self.bidirectional and self.look_ahead)
-        require(one_way, "look_ahead", self.look_ahead, "0 for a bidirectional model, or give --no-bidirectional")
+        fits = not (self.bidirectional and self.look_ahead)
+        require(fits, "look_ahead", self.look_ahead, "0 for a bidirectional model (or give --no-bidirectional)")
 
 
 def _numbers(text: str, between: str, name: str, example: str) -> list[float]:
