@@ -110,7 +110,11 @@ inline void multiply_in_tiles(int64_t rows, const uint32_t* const* a, int64_t st
     const int64_t part = std::min(kDepth, steps - k);
     for (int64_t row = 0; row < rows; row += kTileRows) {
       const int64_t count = std::min(kTileRows, rows - row);
-      for (int64_t m = 0; m < whole_tiles(count); ++m) {
+      // Rows of A that fill tiles and lie at equal distances are read where they are, unless many columns read them again.
+      const int64_t spacing = count > 1 ? a[row + 1] - a[row] : 0;
+      bool aside = count % kTileSide || part % kTileSide || panels.columns > 256;
+      for (int64_t m = 2; m < count && !aside; ++m) aside = a[row + m] - a[row + m - 1] != spacing;
+      for (int64_t m = 0; m < whole_tiles(count) && aside; ++m) {
         uint32_t* to = beside + m * kAside;
         const int64_t real = m < count ? part : 0;
         if (real) std::copy(a[row + m] + k, a[row + m] + k + real, to);
@@ -122,8 +126,8 @@ inline void multiply_in_tiles(int64_t rows, const uint32_t* const* a, int64_t st
         for (int v = 0; v < vectors; v += 2) {
           const int64_t at = first + v * W, wide = std::min<int64_t>(2, vectors - v) * W;
           multiply_tiles_into(c + row, count, even, at, wide, padded_c ? wide : std::min(wide, panels.columns - at),
-                              k == 0 ? start : Start::kAccumulate, bias, beside, kAside,
-                              packed + first * steps + k * vectors * W + v * W, vectors * W, part);
+                              k == 0 ? start : Start::kAccumulate, bias, aside ? beside : a[row] + k,
+                              aside ? kAside : spacing, packed + first * steps + k * vectors * W + v * W, vectors * W, part);
         }
       });
     }

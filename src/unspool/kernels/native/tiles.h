@@ -1,7 +1,7 @@
 // Products of pairs of bfloat16 in the tile registers of AMX: 16 x 16 sums, 16 rows of 16 pairs times 16 pairs of 16 columns.
 //
-// B lies in the panels of matmul.h as it is: 16 steps down a panel are a tile. Rows of A are copied side by side, with zeros
-// up to whole tiles. Sums begin as what is in memory, and go back there.
+// B lies in the panels of matmul.h as it is: 16 steps down a panel are a tile. Rows of A that do not
+// fill tiles are copied side by side, with zeros up to whole ones. Sums begin as what is in memory, and go back there.
 #pragma once
 
 #include "simd.h"
