@@ -183,6 +183,7 @@ def test_hot_words_count_when_they_are_whole():
     assert whole(hot, [1, 2, 2, 4, 1, 2]) == 2
     assert whole(hot, [3, 1, 2]) == 0
     assert whole(hot, [5, 4, 1]) == 2  # the shorter phrase is whole, the longer one is not
+    assert hot.extend(hot.start(), 1)[0] == 1
 
 
 def test_a_hot_phrase_may_begin_within_one_that_fails():

@@ -143,7 +143,7 @@ class ForwardScan {
     from_.resize(most), to_.resize(most), fed_.resize(sequences);
     narrow_x_ = arena_.take<element<kNarrow>>(kNarrow && a_.weight_ih ? most * packed_depth<kNarrow>(a_.I) : 0);
     if (!a_.buffer && a_.weight_ih) gates_ = shared_.gates ? shared_.gates : arena_.take<float>(most * a_.G * a_.H);
-    const int64_t blocks = (sequences - 1) / (kNarrow && kTiles ? 192 : 96) + 1;  // of equal size, as measured to be best
+    const int64_t blocks = (sequences - 1) / (kNarrow && kTiles ? 192 : 96) + 1;  // of equal size (benchmarks/translation/speed.py)
     block_ = (sequences + blocks - 1) / blocks;
     group_ = machine_.whole_rows() ? (a_.H + W - 1) / W * W : kTile;
     if (a_.product && !meets_in_rows()) products_ = arena_.take<float>(block_ * a_.G * group_);

@@ -144,9 +144,8 @@ class TrainedRecognizer:
     ) -> list[Transcript]:
         features = self.task.features
         if signal.ndim == 1 and not self.model.bidirectional and self.task.normalizer.kind != "utterance":
-            self.task.frames_of(
-                signal[: int(features.sample_rate * features.frame_ms / 500)], name
-            )  # refuses too little
+            beginning = signal[: int(features.sample_rate * features.frame_ms / 500)]
+            self.task.frames_of(beginning, name)  # refuses too little
             stream = self._stream(searches, features.sample_rate, listening)
             return [*stream.feed(signal), *stream.finish()]
         parts = []
