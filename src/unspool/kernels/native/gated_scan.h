@@ -200,7 +200,7 @@ class ForwardScan {
       if (a_.product) {
         const int64_t stride = a_.G * group_;
         for (int64_t tile = 0; tile < int64_t(recurrent_.tiles().size()); ++tile)
-          multiply_tile(tile, 0, active, shared_.products, stride, recurrent_.tiles()[tile].first);
+          multiply_tile(tile, 0, active, shared_.products, stride, recurrent_.tiles()[tile].first, false);
       }
       barrier_.wait();
       for (int64_t i = thread_; i < active; i += threads_)
@@ -209,10 +209,12 @@ class ForwardScan {
       for (int64_t block = 0; block < active; block += block_) {
         const int64_t count = std::min(block_, active - block);
         const auto& tiles = recurrent_.tiles();
-        for (size_t tile = 0; tile < tiles.size(); ++tile) {
-          const bool last = tile + 1 == tiles.size();
-          if (a_.product)
-            multiply_tile(tile, block, count, products_, a_.G * group_, machine_.whole_rows() ? tiles[tile].first : 0);
+        const bool from_end = n % 2;  // see `multiply`
+        for (size_t i = 0; i < tiles.size(); ++i) {
+          const bool last = i + 1 == tiles.size();
+          const size_t tile = from_end ? tiles.size() - 1 - i : i;
+          const int64_t offset = machine_.whole_rows() ? tiles[tile].first : 0;
+          if (a_.product) multiply_tile(tile, block, count, products_, a_.G * group_, offset, from_end);
           if (machine_.whole_rows() && !last) continue;
           const Range part = machine_.whole_rows() ? units : tiles[tile];
           for (int64_t i = 0; i < count; ++i)
@@ -226,13 +228,15 @@ class ForwardScan {
   }
 
   // h-gates of one tile of units for `count` sequences from `first` on, into products[i][g][offset ...].
-  void multiply_tile(int64_t tile, int64_t first, int64_t count, float* products, int64_t stride, int64_t offset) {
-    for (int64_t g = 0; g < a_.G; ++g) {
+  void multiply_tile(int64_t tile, int64_t first, int64_t count, float* products, int64_t stride, int64_t offset,
+                     bool from_end) {
+    for (int64_t n = 0; n < a_.G; ++n) {
+      const int64_t g = from_end ? a_.G - 1 - n : n;
       for (int64_t i = 0; i < count; ++i) to_[i] = products + i * stride + g * group_ + offset;
       const float* bias =
           shared_.bias_hh ? shared_.bias_hh + g * (a_.H + W) + recurrent_.tiles()[tile].first : nullptr;
       multiply<kNarrow>(count, fed_.data() + first, a_.H, recurrent_.at(tile, g), recurrent_.panels(tile), to_.data(),
-                        bias ? Start::kBias : Start::kZero, bias, true);
+                        bias ? Start::kBias : Start::kZero, bias, true, from_end);
     }
   }
 

@@ -217,7 +217,7 @@ class BackwardScan {
     }
     if (!a_.mask) {
       multiply<kNarrow>(active, from_.data(), recurrent_.depth(), recurrent_.at(0), recurrent_.panels(0), to_.data(),
-                        Start::kAccumulate, nullptr, false);
+                        Start::kAccumulate, nullptr, false, n % 2);
       return;
     }
     for (int64_t first = 0; first < active; first += 60) {

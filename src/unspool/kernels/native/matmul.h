@@ -137,56 +137,59 @@ inline void multiply_in_tiles(int64_t rows, const uint32_t* const* a, int64_t st
 
 // C[m][0..columns) (+)= sum_k A[m][k] B[k][.]: rows of A and C by pointers, B packed.
 // `padded_c`: C's rows have room for whole vectors. A bias, where given, has room for whole vectors too.
+// `from_end`: the last panel comes first, with the same bits. Steps that begin at either end in turn find in cache what of B
+// the step before read last.
 template <bool kNarrow>
 void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, const element<kNarrow>* packed,
-              Panels panels, float* const* c, Start start, const float* bias, bool padded_c) {
+              Panels panels, float* const* c, Start start, const float* bias, bool padded_c, bool from_end = false) {
   constexpr int64_t kBlockRows = 120;
   // Rows whose distance is a multiple of 2 KiB share few sets of the first-level cache: they are copied side by side.
   constexpr int64_t kAside = kDepth + 16;
   const bool crowded = rows >= kMaxRows && panels.columns >= 128 && depth >= kDepth &&
                        (reinterpret_cast<intptr_t>(a[1]) - reinterpret_cast<intptr_t>(a[0])) % 2048 == 0;
   const int64_t steps = packed_depth<kNarrow>(depth);
-  if (steps == 0) {
-    for (int64_t m = 0; m < rows && start != Start::kAccumulate; ++m)
-      for (int64_t n = 0; n < panels.columns; ++n) c[m][n] = bias && start == Start::kBias ? bias[n] : 0.0f;
-    return;
-  }
+  for (int64_t m = 0; m < rows && steps == 0 && start != Start::kAccumulate; ++m)
+    for (int64_t n = 0; n < panels.columns; ++n) c[m][n] = bias && start == Start::kBias ? bias[n] : 0.0f;
 #if defined(__AMX_BF16__)
   if constexpr (kNarrow)
     if (rows >= 4) return multiply_in_tiles(rows, a, steps, packed, panels, c, start, bias, padded_c);
 #endif
-  for (int64_t k = 0; k < steps; k += kDepth) {
-    const int64_t part = std::min(kDepth, steps - k);
+  element<kNarrow> beside[kBlockRows * kAside];
+  auto run = [&](int64_t block, int64_t block_rows, int64_t k, int64_t first, int vectors) {
+    const int64_t width = vectors * W;
+    const element<kNarrow>* panel = packed + first * steps + k * width;
+    const bool overhangs = first + width > panels.columns && !padded_c;
     const Start from = k == 0 ? start : Start::kAccumulate;
+    each_tile(block_rows, tile_rows(vectors), [&](int64_t row, int count) {
+      const element<kNarrow>* a_rows[kMaxRows];
+      float* c_rows[kMaxRows];
+      float aside[kMaxRows][kMaxVectors * W];
+      for (int m = 0; m < count; ++m) {
+        a_rows[m] = crowded ? beside + (row + m) * kAside : a[block + row + m] + k;
+        c_rows[m] = overhangs ? aside[m] : c[block + row + m] + first;
+      }
+      const Start begin = overhangs && from == Start::kAccumulate ? Start::kZero : from;
+      find_tile<kNarrow, false>(count, vectors)(a_rows, std::min(kDepth, steps - k), panel, c_rows, begin,
+                                                bias ? bias + first : nullptr);
+      if (!overhangs) return;
+      for (int m = 0; m < count; ++m)
+        for (int64_t n = first; n < panels.columns; ++n) {
+          float& place = c[block + row + m][n];
+          place = from == Start::kAccumulate ? place + aside[m][n - first] : aside[m][n - first];
+        }
+    });
+  };
+  if (rows <= 16 && !crowded)  // all of A stays near: each panel is read once, from one end to the other
+    return panels.each([&](int64_t first, int vectors) {
+      for (int64_t k = 0; k < steps; k += kDepth) run(0, rows, k, first, vectors);
+    }, from_end);
+  for (int64_t k = 0; k < steps; k += kDepth)
     for (int64_t block = 0; block < rows; block += kBlockRows) {
       const int64_t block_rows = std::min(kBlockRows, rows - block);
-      element<kNarrow> beside[kBlockRows * kAside];
-      if (crowded)
-        for (int64_t m = 0; m < block_rows; ++m) std::copy(a[block + m] + k, a[block + m] + k + part, beside + m * kAside);
-      panels.each([&](int64_t first, int vectors) {
-        const int64_t width = vectors * W;
-        const element<kNarrow>* panel = packed + first * steps + k * width;
-        const bool overhangs = first + width > panels.columns && !padded_c;
-        each_tile(block_rows, tile_rows(vectors), [&](int64_t row, int count) {
-          const element<kNarrow>* a_rows[kMaxRows];
-          float* c_rows[kMaxRows];
-          float aside[kMaxRows][kMaxVectors * W];
-          for (int m = 0; m < count; ++m) {
-            a_rows[m] = crowded ? beside + (row + m) * kAside : a[block + row + m] + k;
-            c_rows[m] = overhangs ? aside[m] : c[block + row + m] + first;
-          }
-          const Start begin = overhangs && from == Start::kAccumulate ? Start::kZero : from;
-          find_tile<kNarrow, false>(count, vectors)(a_rows, part, panel, c_rows, begin, bias ? bias + first : nullptr);
-          if (!overhangs) return;
-          for (int m = 0; m < count; ++m)
-            for (int64_t n = first; n < panels.columns; ++n) {
-              float& place = c[block + row + m][n];
-              place = from == Start::kAccumulate ? place + aside[m][n - first] : aside[m][n - first];
-            }
-        });
-      });
+      for (int64_t m = 0; m < block_rows && crowded; ++m)
+        std::copy(a[block + m] + k, a[block + m] + std::min(k + kDepth, steps), beside + m * kAside);
+      panels.each([&](int64_t first, int vectors) { run(block, block_rows, k, first, vectors); }, from_end);
     }
-  }
 }
 
 // C[m][n] (+)= sum_k a[k][m] b[k][n] for the columns m of A in `parts`: a gradient of a weight from rows of data.

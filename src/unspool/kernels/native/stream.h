@@ -68,7 +68,7 @@ class Stream final : public AnyStream {
         const int64_t* tokens = a.tokens + n * shape_.B;
         for (int64_t b = 0; b < shape_.B; ++b) hands.worker.rows[b] = a.embedding + tokens[b] * shape_.layers[0].I;
         run_layers(hands, (half_ + n) % 2);
-        for (StreamProduct<kNarrow>& map : maps_) run_map(hands, map);
+        for (StreamProduct<kNarrow>& map : maps_) run_map(hands, map, (half_ + n) % 2);
         for (int64_t b = thread; b < shape_.B; b += threads) {
           const int64_t symbol = hands.worker.sampler->draw(maps_.back().whole(b), a, a.place + n, b);
           drawn[thread] &= symbol >= 0;
@@ -175,7 +175,7 @@ class Stream final : public AnyStream {
     for (int64_t b = 0; b < B && shape.product; ++b)
       convert(state(shape, half, 0, b), shape.H, worker.entering_h.get() + b * worker.width, worker.h[b]);
     for (int part = hands.thread; part < parts_; part += hands.threads)
-      layer.product.run(part, worker.x.data(), worker.h.data());
+      layer.product.run(part, worker.x.data(), worker.h.data(), half);
     if (parts_ > 1 && machine.whole_rows()) {  // threads have some units each: meet, and then take whole rows
       hands.barrier.wait();
       for (int64_t b = hands.thread; b < B; b += hands.threads) {
@@ -200,11 +200,11 @@ class Stream final : public AnyStream {
     if (hands.threads > 1) hands.barrier.wait();
   }
 
-  void run_map(Hands& hands, StreamProduct<kNarrow>& map) {
+  void run_map(Hands& hands, StreamProduct<kNarrow>& map, int64_t half) {
     Worker& worker = hands.worker;
     const int64_t depth = shape_.maps[&map - maps_.data()].depth;
     enter(worker.rows, depth, nullptr, worker, worker.entering_x, worker.x);
-    for (int part = hands.thread; part < parts_; part += hands.threads) map.run(part, worker.x.data(), nullptr);
+    for (int part = hands.thread; part < parts_; part += hands.threads) map.run(part, worker.x.data(), nullptr, half);
     for (int64_t b = 0; b < shape_.B; ++b) worker.rows[b] = map.whole(b);
     if (hands.threads > 1) hands.barrier.wait();
   }

@@ -92,7 +92,8 @@ class StreamProduct {
     }
   }
 
-  void run(int place, const element<kNarrow>* const* x, const element<kNarrow>* const* h) {
+  // `from_end` as for `multiply`: every second step.
+  void run(int place, const element<kNarrow>* const* x, const element<kNarrow>* const* h, bool from_end) {
     const Part& part = parts_[place];
     const int64_t x_steps = packed_depth<kNarrow>(x_depth_), h_steps = packed_depth<kNarrow>(h_depth_);
     part.panels().each([&](int64_t first, int vectors) {
@@ -105,7 +106,7 @@ class StreamProduct {
       } else {
         multiply(panel, vectors, h, h_steps, h_gates_.get() + part.offset + first, part.h_bias.get() + first);
       }
-    });
+    }, from_end);
   }
 
   Range units(int part) const { return parts_[part].units; }
