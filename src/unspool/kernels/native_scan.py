@@ -88,10 +88,8 @@ def run_backward(
 ) -> list[Tensor | None]:
     """Gradients in the order of `DIFFERENTIABLE`, None where an input is absent or needs none. Overwrites `buffer`."""
     programs = compile_programs(forward, adjoint)
-    gradients: list[Tensor | None] = []
-    for place in DIFFERENTIABLE:
-        tensor = inputs[place]
-        gradients.append(tensor.new_empty(tensor.shape) if tensor is not None and needed[place] else None)
+    wanted = (inputs[place] if needed[place] else None for place in DIFFERENTIABLE)
+    gradients = [None if t is None else torch.empty_like(t, memory_format=torch.contiguous_format) for t in wanted]
     steps = gradients[_STEPS]
     if steps is not None and inputs.lengths is not None:
         steps.zero_()

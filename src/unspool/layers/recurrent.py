@@ -101,20 +101,20 @@ class Recurrent(nn.Module):
         reset: Bool[Tensor, "T B"] | None = None,
     ) -> Trajectory:
         """`forward` with the states of all steps, differentiable."""
-        _check_input(x, self.cell)
+        cell = self.cell  # asked for once: a module looks its modules up slowly
+        _check_input(x, cell)
         num_steps, batch_size = x.shape[:2]
         check_lengths(lengths, num_steps, batch_size, "Recurrent.forward")
         check_reset(reset, (num_steps, batch_size), "Recurrent.forward")
         lengths = None if lengths is None else lengths.long()
         if state is None:
-            state = self.initial_state(batch_size)
+            state = cell.initial_state(batch_size)
         else:
-            _check_state(state, self.cell, batch_size)
-        noise = self.cell.draw_noise(num_steps, batch_size)
-        states = self.bptt.unroll(self.cell, x, state, self.cell.weights(), noise, lengths, reset, self.reverse)
+            _check_state(state, cell, batch_size)
+        noise = cell.draw_noise(num_steps, batch_size)
+        states = self.bptt.unroll(cell, x, state, cell.weights(), noise, lengths, reset, self.reverse)
         final = map_state(lambda s: s[0 if self.reverse else -1], states) if num_steps else state
-        h = states[0]
-        output = self.cell.readout(h, clear_padding(x, lengths)) if self.cell.reads_out else h
+        output = cell.readout(states[0], clear_padding(x, lengths)) if cell.reads_out else states[0]
         return Trajectory(output, states, final)
 
     def step(self, x: Float[Tensor, "B I"], state: Any) -> tuple[Float[Tensor, "B O"], Any]:
