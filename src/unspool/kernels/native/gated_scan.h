@@ -206,13 +206,13 @@ class ForwardScan {
       for (int64_t i = thread_; i < active; i += threads_)
         run_program(n, i, {0, a_.H}, a_.product ? shared_.products + i * a_.G * group_ : nullptr);
     } else {
+      const bool from_end = n % 2;  // see `multiply`
       for (int64_t block = 0; block < active; block += block_) {
         const int64_t count = std::min(block_, active - block);
         const auto& tiles = recurrent_.tiles();
-        const bool from_end = n % 2;  // see `multiply`
-        for (size_t i = 0; i < tiles.size(); ++i) {
-          const bool last = i + 1 == tiles.size();
-          const size_t tile = from_end ? tiles.size() - 1 - i : i;
+        for (size_t done = 0; done < tiles.size(); ++done) {
+          const bool last = done + 1 == tiles.size();
+          const size_t tile = from_end ? tiles.size() - 1 - done : done;
           const int64_t offset = machine_.whole_rows() ? tiles[tile].first : 0;
           if (a_.product) multiply_tile(tile, block, count, products_, a_.G * group_, offset, from_end);
           if (machine_.whole_rows() && !last) continue;
@@ -230,8 +230,8 @@ class ForwardScan {
   // h-gates of one tile of units for `count` sequences from `first` on, into products[i][g][offset ...].
   void multiply_tile(int64_t tile, int64_t first, int64_t count, float* products, int64_t stride, int64_t offset,
                      bool from_end) {
-    for (int64_t n = 0; n < a_.G; ++n) {
-      const int64_t g = from_end ? a_.G - 1 - n : n;
+    for (int64_t done = 0; done < a_.G; ++done) {
+      const int64_t g = from_end ? a_.G - 1 - done : done;
       for (int64_t i = 0; i < count; ++i) to_[i] = products + i * stride + g * group_ + offset;
       const float* bias =
           shared_.bias_hh ? shared_.bias_hh + g * (a_.H + W) + recurrent_.tiles()[tile].first : nullptr;

@@ -224,7 +224,7 @@ class BackwardScan {
       const int64_t count = std::min<int64_t>(60, active - first);
       for (int64_t i = 0; i < count; ++i) to_[i] = masked_ + i * units.size();
       multiply<kNarrow>(count, from_.data() + first, recurrent_.depth(), recurrent_.at(0), recurrent_.panels(0),
-                        to_.data(), Start::kZero, nullptr, false);
+                        to_.data(), Start::kZero, nullptr, false, n % 2);
       for (int64_t i = 0; i < count; ++i) {
         const float* mask = share_.mask(share_.sequence(first + i)) + units.first;
         float* sum = carry(0, first + i) + units.first;

@@ -137,8 +137,8 @@ inline void multiply_in_tiles(int64_t rows, const uint32_t* const* a, int64_t st
 
 // C[m][0..columns) (+)= sum_k A[m][k] B[k][.]: rows of A and C by pointers, B packed.
 // `padded_c`: C's rows have room for whole vectors. A bias, where given, has room for whole vectors too.
-// `from_end`: the last panel comes first, with the same bits. Steps that begin at either end in turn find in cache what of B
-// the step before read last.
+// `from_end`: the last panel comes first, with the same bits (not in tiles). Steps that begin at either end in turn find in
+// cache what of B the step before read last; with many rows only within a part of the depth.
 template <bool kNarrow>
 void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, const element<kNarrow>* packed,
               Panels panels, float* const* c, Start start, const float* bias, bool padded_c, bool from_end = false) {
@@ -179,7 +179,7 @@ void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, con
         }
     });
   };
-  if (rows <= 16 && !crowded)  // all of A stays near: each panel is read once, from one end to the other
+  if (rows <= 16 && !crowded)  // all of A stays near: a panel is read in one go, from one end to the other
     return panels.each([&](int64_t first, int vectors) {
       for (int64_t k = 0; k < steps; k += kDepth) run(0, rows, k, first, vectors);
     }, from_end);

@@ -70,7 +70,7 @@ struct Panels {
   template <typename Visit>
   void each(Visit&& visit, bool from_end = false) const {  // visit(first column, vectors)
     const int64_t wide = padded() / W / widest, rest = padded() / W % widest;
-    for (int64_t i = 0; i < wide + 3; ++i) {  // the widest, then what is left: of 4 vectors, of 2 and of 1
+    for (int64_t i = 0; i < wide + 3; ++i) {  // the widest, then the bits of what is left: 4 vectors, 2 and 1
       const int64_t place = from_end ? wide + 2 - i : i, narrow = int64_t{4} >> std::max<int64_t>(place - wide, 0);
       if (place < wide) visit(place * widest * W, widest);
       else if (rest & narrow) visit((wide * widest + (rest & -2 * narrow)) * W, static_cast<int>(narrow));

@@ -200,11 +200,11 @@ class Stream final : public AnyStream {
     if (hands.threads > 1) hands.barrier.wait();
   }
 
-  void run_map(Hands& hands, StreamProduct<kNarrow>& map, int64_t half) {
+  void run_map(Hands& hands, StreamProduct<kNarrow>& map, bool from_end) {
     Worker& worker = hands.worker;
     const int64_t depth = shape_.maps[&map - maps_.data()].depth;
     enter(worker.rows, depth, nullptr, worker, worker.entering_x, worker.x);
-    for (int part = hands.thread; part < parts_; part += hands.threads) map.run(part, worker.x.data(), nullptr, half);
+    for (int part = hands.thread; part < parts_; part += hands.threads) map.run(part, worker.x.data(), nullptr, from_end);
     for (int64_t b = 0; b < shape_.B; ++b) worker.rows[b] = map.whole(b);
     if (hands.threads > 1) hands.barrier.wait();
   }
