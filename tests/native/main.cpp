@@ -34,7 +34,7 @@ void test_load_store() {
   for (int i = 1; i <= W; ++i) CHECK(copy[i] == numbers[i]);
   uint32_t bits[W + 1], same[W + 1];
   for (int i = 0; i <= W; ++i) bits[i] = 0x80000001u * static_cast<uint32_t>(i);
-  store_bits(same + 1, load_bits(bits + 1));
+  store_bits(same + 1, load(bits + 1));
   for (int i = 1; i <= W; ++i) CHECK(same[i] == bits[i]);
 }
 
@@ -47,7 +47,7 @@ void test_splat() {
   for (int i = 0; i < W; ++i) CHECK(std::signbit(negative_zero[i]));
   const vf nan = splat(std::numeric_limits<float>::quiet_NaN());
   for (int i = 0; i < W; ++i) CHECK(std::isnan(nan[i]));
-  const vu bits = splat_bits(0xdeadbeefu);
+  const vu bits = splat(0xdeadbeefu);
   for (int i = 0; i < W; ++i) CHECK(bits[i] == 0xdeadbeefu);
 }
 
@@ -86,7 +86,7 @@ void test_to_bfloat16() {
   CHECK(bfloat16_pair(1.0f, -2.0f) == 0xc0003f80u);
 }
 
-void test_dot_bfloat16() {
+void test_multiply_add() {
   vf sum{};
   vu a{}, b{};
   float expected[W];
@@ -102,7 +102,7 @@ void test_dot_bfloat16() {
     b[i] = bfloat16_pair(b0, b1);
     expected[i] = sum[i] + a0 * b0 + a1 * b1;
   }
-  const vf result = dot_bfloat16(sum, a, b);
+  const vf result = multiply_add(sum, a, b);
   for (int i = 0; i < W; ++i) CHECK(result[i] == expected[i]);
 }
 
@@ -115,7 +115,7 @@ int main() {
   test_select();
   test_sum_lanes();
   test_to_bfloat16();
-  test_dot_bfloat16();
+  test_multiply_add();
   test_math();
   matmul_test::test();
   scan_test::test();

@@ -102,13 +102,13 @@ class LikeliestPart {
 
   // Puts a symbol into its place in each of W lists; what it drives out goes on to the next place.
   void insert(vf score, uint32_t number, int64_t r) {
-    vu symbol = splat_bits(number);
+    vu symbol = splat(number);
     vi moves{};  // lanes in which the symbol has found its place: all that come after it move on
     for (int64_t k = 0; k < a_.count; ++k) {
       float* value = values_ + k * room_ + r;
       uint32_t* found = found_ + k * room_ + r;
       const vf held = load(value);
-      const vu holder = load_bits(found);
+      const vu holder = load(found);
       moves |= score > held;
       store(value, select(moves, score, held)), store_bits(found, moves ? symbol : holder);
       score = select(moves, held, score), symbol = moves ? holder : symbol;

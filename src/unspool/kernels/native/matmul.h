@@ -14,10 +14,20 @@ namespace unspool::UNSPOOL_TARGET {
 // What a tile starts from.
 enum class Start { kZero, kBias, kAccumulate };
 
+// What a tile fetches into the second-level cache while it runs: at every step the line at `at`, and the one after it where the
+// next step's lies more than a line further.
+struct Ahead {
+  const char* at = nullptr;
+  int64_t step = 0;  // bytes; 0: nothing
+};
+inline constexpr int64_t kLine = 64;
+
 // One tile. A is rows of pointers, or packed [depth][MR] with a[0] its start. C is rows of pointers.
 template <int MR, int V, bool kNarrow, bool kPackedA>
 void tile(const element<kNarrow>* const* a, int64_t depth, const element<kNarrow>* b, float* const* c, Start start,
-          const float* bias) {
+          const float* bias, Ahead ahead) {
+  for (int m = 0; m < MR && start == Start::kAccumulate; ++m)  // else the sums wait for C at the end
+    for (int n = 0; n < V * W; n += 16) __builtin_prefetch(c[m] + n, 1);
   vf sums[MR][V];
 #pragma GCC unroll 8
   for (int v = 0; v < V; ++v) {
@@ -28,29 +38,24 @@ void tile(const element<kNarrow>* const* a, int64_t depth, const element<kNarrow
   const element<kNarrow>* rows[MR];
 #pragma GCC unroll 8
   for (int m = 0; m < MR; ++m) rows[m] = kPackedA ? a[0] + m : a[m];
-  for (int64_t k = 0; k < depth; ++k, b += V * W) {
-    if constexpr (kNarrow) {
-      vu columns[V];
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) columns[v] = load_bits(b + v * W);
-#pragma GCC unroll 8
-      for (int m = 0; m < MR; ++m) {
-        const vu row = splat_bits(rows[m][kPackedA ? k * MR : k]);
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) sums[m][v] = dot_bfloat16(sums[m][v], row, columns[v]);
-      }
-    } else {
-      vf columns[V];
+  const auto run_down = [&](bool fetches) __attribute__((always_inline)) {  // twice, so that neither asks at every step
+    for (int64_t k = 0; k < depth; ++k, b += V * W) {
+      if (fetches) __builtin_prefetch(ahead.at, 0, 2);
+      if (fetches && ahead.step > kLine) __builtin_prefetch(ahead.at + kLine, 0, 2);
+      if (fetches) ahead.at += ahead.step;
+      decltype(load(b)) columns[V];
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) columns[v] = load(b + v * W);
 #pragma GCC unroll 8
       for (int m = 0; m < MR; ++m) {
-        const vf row = splat(rows[m][kPackedA ? k * MR : k]);
+        const auto row = splat(rows[m][kPackedA ? k * MR : k]);
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) sums[m][v] += row * columns[v];
+        for (int v = 0; v < V; ++v) sums[m][v] = multiply_add(sums[m][v], row, columns[v]);
       }
     }
-  }
+  };
+  if (!kPackedA && MR > 1 && ahead.step) run_down(true);
+  else run_down(false);
 #pragma GCC unroll 8
   for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 8
@@ -63,7 +68,7 @@ void tile(const element<kNarrow>* const* a, int64_t depth, const element<kNarrow
 
 template <bool kNarrow>
 using Tile = void (*)(const element<kNarrow>* const*, int64_t, const element<kNarrow>*, float* const*, Start,
-                      const float*);
+                      const float*, Ahead);
 
 template <bool kNarrow, bool kPackedA, int V, int... Rows>
 constexpr std::array<Tile<kNarrow>, kMaxRows + 1> tiles_of(std::integer_sequence<int, Rows...>) {
@@ -137,8 +142,11 @@ inline void multiply_in_tiles(int64_t rows, const uint32_t* const* a, int64_t st
 
 // C[m][0..columns) (+)= sum_k A[m][k] B[k][.]: rows of A and C by pointers, B packed.
 // `padded_c`: C's rows have room for whole vectors. A bias, where given, has room for whole vectors too.
-// `from_end`: the last panel comes first, with the same bits (not in tiles). Steps that begin at either end in turn find in
-// cache what of B the step before read last; with many rows only within a part of the depth.
+// `from_end`: the last panel comes first, with the same bits (not in tiles of AMX). Steps that begin at either end in turn
+// find in cache what of B the step before read last.
+//
+// While the rows' tiles run down a part of a panel, they fetch the part that comes next, each its share: the first tile to
+// run down a part that is not near would wait for memory, and the others would leave memory idle (docs/results/engine.md).
 template <bool kNarrow>
 void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, const element<kNarrow>* packed,
               Panels panels, float* const* c, Start start, const float* bias, bool padded_c, bool from_end = false) {
@@ -148,19 +156,24 @@ void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, con
   const bool crowded = rows >= kMaxRows && panels.columns >= 128 && depth >= kDepth &&
                        (reinterpret_cast<intptr_t>(a[1]) - reinterpret_cast<intptr_t>(a[0])) % 2048 == 0;
   const int64_t steps = packed_depth<kNarrow>(depth);
-  for (int64_t m = 0; m < rows && steps == 0 && start != Start::kAccumulate; ++m)
-    for (int64_t n = 0; n < panels.columns; ++n) c[m][n] = bias && start == Start::kBias ? bias[n] : 0.0f;
+  if (steps == 0 && start != Start::kAccumulate)
+    for (int64_t m = 0; m < rows; ++m)
+      for (int64_t n = 0; n < panels.columns; ++n) c[m][n] = bias && start == Start::kBias ? bias[n] : 0.0f;
 #if defined(__AMX_BF16__)
   if constexpr (kNarrow)
     if (rows >= 4) return multiply_in_tiles(rows, a, steps, packed, panels, c, start, bias, padded_c);
 #endif
   element<kNarrow> beside[kBlockRows * kAside];
-  auto run = [&](int64_t block, int64_t block_rows, int64_t k, int64_t first, int vectors) {
-    const int64_t width = vectors * W;
+  // `next`: how many elements after this part the next one begins.
+  auto run = [&](int64_t block, int64_t block_rows, int64_t k, int64_t first, int vectors, int64_t next) {
+    const int64_t width = vectors * W, part = std::min(kDepth, steps - k), most = tile_rows(vectors);
     const element<kNarrow>* panel = packed + first * steps + k * width;
     const bool overhangs = first + width > panels.columns && !padded_c;
     const Start from = k == 0 ? start : Start::kAccumulate;
-    each_tile(block_rows, tile_rows(vectors), [&](int64_t row, int count) {
+    const int64_t tiles = (block_rows + most - 1) / most;
+    Ahead ahead{reinterpret_cast<const char*>(panel + next)};
+    if (tiles > 1 && steps > kDepth) ahead.step = std::min(width * 4 / tiles, 2 * kLine);  // less lies near in any case
+    each_tile(block_rows, most, [&](int64_t row, int count) {
       const element<kNarrow>* a_rows[kMaxRows];
       float* c_rows[kMaxRows];
       float aside[kMaxRows][kMaxVectors * W];
@@ -169,8 +182,8 @@ void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, con
         c_rows[m] = overhangs ? aside[m] : c[block + row + m] + first;
       }
       const Start begin = overhangs && from == Start::kAccumulate ? Start::kZero : from;
-      find_tile<kNarrow, false>(count, vectors)(a_rows, std::min(kDepth, steps - k), panel, c_rows, begin,
-                                                bias ? bias + first : nullptr);
+      find_tile<kNarrow, false>(count, vectors)(a_rows, part, panel, c_rows, begin, bias ? bias + first : nullptr, ahead);
+      ahead.at += part * ahead.step;
       if (!overhangs) return;
       for (int m = 0; m < count; ++m)
         for (int64_t n = first; n < panels.columns; ++n) {
@@ -179,16 +192,21 @@ void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, con
         }
     });
   };
-  if (rows <= 16 && !crowded)  // all of A stays near: a panel is read in one go, from one end to the other
+  if (rows <= kBlockRows && !crowded)  // all of A stays near: a panel is read in one go
     return panels.each([&](int64_t first, int vectors) {
-      for (int64_t k = 0; k < steps; k += kDepth) run(0, rows, k, first, vectors);
+      for (int64_t k = 0; k < steps; k += kDepth) {
+        const bool last = k + kDepth >= steps;
+        run(0, rows, k, first, vectors, vectors * W * (!last ? kDepth : from_end ? -steps - k : steps - k));
+      }
     }, from_end);
   for (int64_t k = 0; k < steps; k += kDepth)
     for (int64_t block = 0; block < rows; block += kBlockRows) {
       const int64_t block_rows = std::min(kBlockRows, rows - block);
       for (int64_t m = 0; m < block_rows && crowded; ++m)
         std::copy(a[block + m] + k, a[block + m] + std::min(k + kDepth, steps), beside + m * kAside);
-      panels.each([&](int64_t first, int vectors) { run(block, block_rows, k, first, vectors); }, from_end);
+      panels.each([&](int64_t first, int vectors) {
+        run(block, block_rows, k, first, vectors, vectors * W * (from_end ? -steps : steps));
+      }, from_end);
     }
 }
 
@@ -222,7 +240,7 @@ void multiply_transposed(const std::vector<PackedColumns<kNarrow>>& parts, int64
       float* c_rows[kMaxRows];
       for (int m = 0; m < part.count; ++m) c_rows[m] = overhangs ? aside[m] : part.c + m * c_stride + first;
       find_tile<kNarrow, true>(part.count, vectors)(&part.packed, steps, packed_b + first * steps, c_rows,
-                                                    overhangs ? Start::kZero : start, nullptr);
+                                                    overhangs ? Start::kZero : start, nullptr, {});
       for (int m = 0; m < part.count && overhangs; ++m)
         for (int64_t n = first; n < panels.columns; ++n) {
           float& place = part.c[m * c_stride + n];

@@ -113,6 +113,28 @@ inline Range share_of(int64_t n, int thread, int threads, int64_t grain = 1) {
   return {std::min(n, first * grain), std::min(n, last * grain)};
 }
 
+// Asks for large pages within memory that is still untouched: filling 80 MB is a fault every 4 KiB without.
+inline void prefer_large_pages([[maybe_unused]] void* begin, [[maybe_unused]] size_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  const size_t before = -reinterpret_cast<uintptr_t>(begin) % 4096;
+  if (bytes > before) madvise(static_cast<char*>(begin) + before, (bytes - before) / 4096 * 4096, MADV_HUGEPAGE);
+#endif
+}
+
+// Memory in whole pages, in large ones from half a large one on.
+struct Pages {
+  explicit Pages(size_t bytes) {
+    constexpr size_t kLarge = size_t{1} << 21;
+    const size_t grain = bytes >= kLarge / 2 ? kLarge : 4096;
+    size = (bytes + grain - 1) / grain * grain;
+    data.reset(static_cast<char*>(std::aligned_alloc(grain, size)));
+    if (!data) throw std::bad_alloc();
+    if (grain == kLarge) prefer_large_pages(data.get(), size);
+  }
+  size_t size;
+  std::unique_ptr<char[], void (*)(void*)> data{nullptr, std::free};
+};
+
 // Scratch memory of the calling thread: grows to what the largest call needs, so that a call finds warm pages. An arena
 // hands out parts until it goes out of scope; arenas of one thread nest.
 class Arena {
@@ -139,23 +161,8 @@ class Arena {
   struct Top {
     size_t block = 0, used = 0;
   };
-  static constexpr size_t kPage = size_t{1} << 21;
-  struct Free {
-    void operator()(char* p) const { std::free(p); }
-  };
-  struct Block {
-    explicit Block(size_t bytes) : size((bytes + kPage - 1) / kPage * kPage) {
-      data.reset(static_cast<char*>(std::aligned_alloc(kPage, size)));
-      if (!data) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-      madvise(data.get(), size, MADV_HUGEPAGE);  // a weight of 16 MiB is four thousand small pages
-#endif
-    }
-    size_t size;
-    std::unique_ptr<char[], Free> data;
-  };
-  static std::vector<Block>& blocks() {
-    thread_local std::vector<Block> kept;
+  static std::vector<Pages>& blocks() {
+    thread_local std::vector<Pages> kept;
     return kept;
   }
   static Top& top() {

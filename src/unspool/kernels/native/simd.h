@@ -41,10 +41,10 @@ typedef uint32_t vu_unaligned __attribute__((vector_size(W * 4), aligned(4), may
 
 UNSPOOL_INLINE vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
 UNSPOOL_INLINE void store(float* p, vf v) { *reinterpret_cast<vf_unaligned*>(p) = v; }
-UNSPOOL_INLINE vu load_bits(const uint32_t* p) { return *reinterpret_cast<const vu_unaligned*>(p); }
+UNSPOOL_INLINE vu load(const uint32_t* p) { return *reinterpret_cast<const vu_unaligned*>(p); }
 UNSPOOL_INLINE void store_bits(uint32_t* p, vu v) { *reinterpret_cast<vu_unaligned*>(p) = v; }
 UNSPOOL_INLINE vf splat(float x) { return x - vf{}; }  // no operation remains: the compiler knows that x - 0 is x
-UNSPOOL_INLINE vu splat_bits(uint32_t x) { return x - vu{}; }
+UNSPOOL_INLINE vu splat(uint32_t x) { return x - vu{}; }
 
 UNSPOOL_INLINE vf as_float(vi x) { return reinterpret_cast<vf>(x); }
 UNSPOOL_INLINE vf as_float(vu x) { return reinterpret_cast<vf>(x); }
@@ -95,7 +95,7 @@ UNSPOOL_INLINE vu pairs_of(vf a, vf b) {
 #else
   auto narrow = [](vf x) {
     const vu bits = as_bits(x), rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return (bits & 0x7fffffffu) > splat_bits(0x7f800000u) ? (bits >> 16) | 0x40u : rounded;
+    return (bits & 0x7fffffffu) > splat(0x7f800000u) ? (bits >> 16) | 0x40u : rounded;
   };
   return narrow(a) | narrow(b) << 16;
 #endif
@@ -108,16 +108,17 @@ UNSPOOL_INLINE vu load_pairs(const float* p) {
 #else
   uint32_t pairs[W];
   for (int i = 0; i < W; ++i) pairs[i] = bfloat16_pair(p[2 * i], p[2 * i + 1]);
-  return load_bits(pairs);
+  return load(pairs);
 #endif
 }
 
+UNSPOOL_INLINE vf multiply_add(vf sum, vf a, vf b) { return sum + a * b; }
 // sum + first(a) * first(b) + second(a) * second(b) in each lane, accumulated in float.
-UNSPOOL_INLINE vf dot_bfloat16(vf sum, vu a, vu b) {
+UNSPOOL_INLINE vf multiply_add(vf sum, vu a, vu b) {
 #if defined(__AVX512BF16__)
   return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 #else
-  const vu high = splat_bits(0xffff0000u);
+  const vu high = splat(0xffff0000u);
   sum += as_float(a << 16) * as_float(b << 16);
   return sum + as_float(a & high) * as_float(b & high);
 #endif

@@ -67,8 +67,9 @@ class Stream final : public AnyStream {
       for (int64_t n = 0; n < a.count; ++n) {
         const int64_t* tokens = a.tokens + n * shape_.B;
         for (int64_t b = 0; b < shape_.B; ++b) hands.worker.rows[b] = a.embedding + tokens[b] * shape_.layers[0].I;
-        run_layers(hands, (half_ + n) % 2);
-        for (StreamProduct<kNarrow>& map : maps_) run_map(hands, map, (half_ + n) % 2);
+        const int64_t half = (half_ + n) % 2;
+        run_layers(hands, half);
+        for (StreamProduct<kNarrow>& map : maps_) run_map(hands, map, half);
         for (int64_t b = thread; b < shape_.B; b += threads) {
           const int64_t symbol = hands.worker.sampler->draw(maps_.back().whole(b), a, a.place + n, b);
           drawn[thread] &= symbol >= 0;
@@ -89,7 +90,7 @@ class Stream final : public AnyStream {
     if (parts_ == 1 || steps < 1) return run_team(1, body);
     const auto begin = std::chrono::steady_clock::now();
     run_team(team_.takes_team() ? parts_ : 1, body);
-    team_.took(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / steps);
+    team_.took(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / steps, steps);
   }
 
   // A step reads all weights once. A second thread pays where they do not fit into one core's cache (measured with

@@ -4,13 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <cstdlib>
-#include <new>
 #include <vector>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 #include "matmul.h"
 #include "parallel.h"
@@ -18,29 +12,18 @@
 
 namespace unspool::UNSPOOL_TARGET {
 
-// Memory for as long as a stream lives, zero at first. In large pages where the system has them: a packed weight is read
-// from end to end, and pages of 4 KiB would cost a walk through the page table every 64 cache lines.
+// Memory for as long as a stream lives, zero at first. A packed weight is read from end to end: in pages of 4 KiB that would
+// cost a walk through the page table every 64 cache lines.
 template <typename T>
 class Kept {
  public:
-  explicit Kept(int64_t count = 0) {
-    constexpr size_t kLarge = size_t{1} << 21;
-    const size_t wanted = std::max<size_t>(count, 1) * sizeof(T) + 64;
-    const size_t grain = wanted >= kLarge / 2 ? kLarge : 4096, bytes = (wanted + grain - 1) / grain * grain;
-    data_.reset(static_cast<T*>(std::aligned_alloc(grain, bytes)));
-    if (!data_) throw std::bad_alloc();
-#if defined(__linux__)
-    if (grain == kLarge) madvise(data_.get(), bytes, MADV_HUGEPAGE);
-#endif
-    std::memset(static_cast<void*>(data_.get()), 0, bytes);
+  explicit Kept(int64_t count = 0) : pages_(std::max<size_t>(count, 1) * sizeof(T) + 64) {
+    std::memset(static_cast<void*>(pages_.data.get()), 0, pages_.size);
   }
-  T* get() const { return data_.get(); }
+  T* get() const { return reinterpret_cast<T*>(pages_.data.get()); }
 
  private:
-  struct Free {
-    void operator()(T* p) const { std::free(p); }
-  };
-  std::unique_ptr<T[], Free> data_;
+  Pages pages_;
 };
 
 // One row down one panel of V vectors, as `tile` in matmul.h, but with the weights fetched ahead: they are read once a step
@@ -56,13 +39,7 @@ void panel_down(const element<kNarrow>* a, int64_t steps, const element<kNarrow>
     for (int line = 0; line < V * W * 4; line += kLine)
       __builtin_prefetch(reinterpret_cast<const char*>(b) + kAhead + line);
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) {
-      if constexpr (kNarrow) {
-        sums[v] = dot_bfloat16(sums[v], splat_bits(a[k]), load_bits(b + v * W));
-      } else {
-        sums[v] += splat(a[k]) * load(b + v * W);
-      }
-    }
+    for (int v = 0; v < V; ++v) sums[v] = multiply_add(sums[v], splat(a[k]), load(b + v * W));
   }
 #pragma GCC unroll 8
   for (int v = 0; v < V; ++v) store(c + v * W, sums[v]);
@@ -156,7 +133,7 @@ class StreamProduct {
       const int64_t count = std::min(kRowsAtOnce, rows_ - first);
       for (int64_t m = 0; m < count; ++m) rows[m] = c + (first + m) * row_;
       if (rows_ <= tile_rows(vectors)) {  // so few run down the panel at once
-        find_tile<kNarrow, false>(int(rows_), vectors)(a, steps, panel, rows, start, bias);
+        find_tile<kNarrow, false>(int(rows_), vectors)(a, steps, panel, rows, start, bias, {});
       } else {
         UNSPOOL_TARGET::multiply<kNarrow>(count, a + first, steps * Element<kNarrow>::per, panel, {vectors * W, vectors}, rows,
                                           start, bias, true);
@@ -190,21 +167,22 @@ class TeamOrAlone {
  public:
   bool takes_team() const { return team_; }
 
-  void took(double seconds) {
+  // A call of so many steps took so long for each.
+  void took(double seconds, int64_t steps) {
     double& cost = cost_[team_];
-    ++calls_;
-    cost += (seconds - cost) / static_cast<double>(std::min<int64_t>(calls_, kMemory));
+    steps_ += steps;
+    cost += (seconds - cost) * std::min(1.0, double(steps) / static_cast<double>(std::min(steps_, kMemory)));
     if (trying_) {
-      if (calls_ == kTrial || (team_ && cost > kStalled * cost_[0])) settle();
-    } else if (calls_ >= kTrial && cost > cost_[!team_] && known_) {
+      if (steps_ >= kTrial || (team_ && cost > kStalled * cost_[0])) settle();
+    } else if (steps_ >= kTrial && cost > cost_[!team_] && known_) {
       change(), pause_ = kFirstPause;
-    } else if (calls_ >= pause_) {
+    } else if (steps_ >= pause_) {
       trying_ = true, known_ = true, change();
     }
   }
 
  private:
-  static constexpr int64_t kMemory = 8, kTrial = 8, kFirstPause = 64, kLongestPause = 8192;  // calls
+  static constexpr int64_t kMemory = 8, kTrial = 8, kFirstPause = 64, kLongestPause = 8192;  // steps
   static constexpr double kStalled = 10;  // times the cost alone: a thread waits for a core, which takes milliseconds
 
   void settle() {
@@ -213,14 +191,14 @@ class TeamOrAlone {
       pause_ = kFirstPause;
     } else {
       pause_ = std::min(4 * pause_, kLongestPause);
-      change(), calls_ = kMemory;
+      change(), steps_ = kMemory;
     }
   }
-  void change() { team_ = !team_, calls_ = 0; }
+  void change() { team_ = !team_, steps_ = 0; }
 
   bool team_ = false, trying_ = false, known_ = false;
-  double cost_[2] = {};  // alone, with the team
-  int64_t calls_ = 0, pause_ = kTrial;
+  double cost_[2] = {};  // of a step: alone, with the team
+  int64_t steps_ = 0, pause_ = kTrial;
 };
 
 }  // namespace unspool::UNSPOOL_TARGET
