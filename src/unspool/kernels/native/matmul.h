@@ -26,8 +26,6 @@ inline constexpr int64_t kLine = 64;
 template <int MR, int V, bool kNarrow, bool kPackedA>
 void tile(const element<kNarrow>* const* a, int64_t depth, const element<kNarrow>* b, float* const* c, Start start,
           const float* bias, Ahead ahead) {
-  for (int m = 0; m < MR && start == Start::kAccumulate; ++m)  // else the sums wait for C at the end
-    for (int n = 0; n < V * W; n += 16) __builtin_prefetch(c[m] + n, 1);
   vf sums[MR][V];
 #pragma GCC unroll 8
   for (int v = 0; v < V; ++v) {
