@@ -34,7 +34,7 @@ void test_load_store() {
   for (int i = 1; i <= W; ++i) CHECK(copy[i] == numbers[i]);
   uint32_t bits[W + 1], same[W + 1];
   for (int i = 0; i <= W; ++i) bits[i] = 0x80000001u * static_cast<uint32_t>(i);
-  store_bits(same + 1, load(bits + 1));
+  store(same + 1, load(bits + 1));
   for (int i = 1; i <= W; ++i) CHECK(same[i] == bits[i]);
 }
 
@@ -104,6 +104,8 @@ void test_multiply_add() {
   }
   const vf result = multiply_add(sum, a, b);
   for (int i = 0; i < W; ++i) CHECK(result[i] == expected[i]);
+  const vf plain = multiply_add(splat(0.5f), splat(2.0f), splat(-3.0f));
+  for (int i = 0; i < W; ++i) CHECK(plain[i] == -5.5f);
 }
 
 }  // namespace

@@ -48,7 +48,8 @@ std::vector<std::vector<element<kNarrow>>> elements(const Matrix& a) {
 }
 
 template <bool kNarrow, bool kTransposed>
-void product(int64_t rows, int64_t depth, int64_t columns, Start start, bool padded, int64_t stride = 0) {
+void product(int64_t rows, int64_t depth, int64_t columns, Start start, bool padded, int64_t stride = 0,
+             bool from_end = false) {
   const Matrix a(rows, depth, 1);
   const auto b = eighths(depth * columns, 2);  // [columns, depth] or [depth, columns]
   const Panels panels{columns, panel_vectors(rows)};
@@ -72,7 +73,7 @@ void product(int64_t rows, int64_t depth, int64_t columns, Start start, bool pad
   }
   const auto bias = eighths(panels.padded(), 4);
   multiply<kNarrow>(rows, a_rows.data(), depth, packed.data(), panels, c.places.data(), start,
-                    start == Start::kBias ? bias.data() : nullptr, padded);
+                    start == Start::kBias ? bias.data() : nullptr, padded, from_end);
   int wrong = 0;
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < columns; ++j) {
@@ -92,17 +93,18 @@ void products() {
     for (int64_t depth : {0, 1, 2, 7, 9, 33, 257, 515})
       for (int64_t columns : {1, W - 1, W, W + 1, 3 * W, 7 * W + 2, 15 * W + 1}) {
         if (rows * depth > 20000) continue;
-        for (int i = 0; i < 3; ++i, ++turn) {  // all starts, with each of the four other choices in turn
+        for (int i = 0; i < 3; ++i, ++turn) {  // all starts, with each of the eight other choices in turn
           const Start start = static_cast<Start>(i);
           if (turn / 2 % 2) {
-            product<kNarrow, true>(rows, depth, columns, start, turn % 2);
+            product<kNarrow, true>(rows, depth, columns, start, turn % 2, 0, turn / 4 % 2);
           } else {
-            product<kNarrow, false>(rows, depth, columns, start, turn % 2);
+            product<kNarrow, false>(rows, depth, columns, start, turn % 2, 0, turn / 4 % 2);
           }
         }
       }
   for (int64_t rows : {6, 7, 125})  // rows that crowd the cache, which are copied aside
-    product<kNarrow, true>(rows, 515 * Element<kNarrow>::per - 1, 131, Start::kBias, false, 1024);
+    for (bool from_end : {false, true})
+      product<kNarrow, true>(rows, 515 * Element<kNarrow>::per - 1, 131, Start::kBias, false, 1024, from_end);
   for (int64_t rows : {16, 32, 48, 70})  // rows at equal distances, which may fill tiles
     for (const Start start : {Start::kZero, Start::kBias, Start::kAccumulate})
       for (int64_t depth : {33, 1030})

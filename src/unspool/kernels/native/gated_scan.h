@@ -316,8 +316,8 @@ template <bool kNarrow>
 void scan_forward_as(const ScanArguments& a, const EncodedProgram& program) {
   const Rows rows(a.T, a.B, a.lengths);
   const ScanSplit split = choose_split(a, double(rows.total()));
-  const size_t saved = a.buffer ? 4 * rows.total() * a.slots * a.H : 0;
-  if (saved >= size_t{1} << 25) prefer_large_pages(a.buffer, saved);  // from there on malloc gives new pages each time
+  const size_t bytes = a.buffer ? sizeof(float) * rows.total() * a.slots * a.H : 0;
+  if (bytes >= size_t{1} << 25) prefer_large_pages(a.buffer, bytes);  // glibc takes so much from the system each time
   Arena arena;
   using Scan = ForwardScan<kNarrow>;
   ForwardShared<kNarrow> shared{};

@@ -110,7 +110,7 @@ class LikeliestPart {
       const vf held = load(value);
       const vu holder = load(found);
       moves |= score > held;
-      store(value, select(moves, score, held)), store_bits(found, moves ? symbol : holder);
+      store(value, select(moves, score, held)), store(found, moves ? symbol : holder);
       score = select(moves, held, score), symbol = moves ? holder : symbol;
     }
   }

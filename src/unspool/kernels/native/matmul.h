@@ -14,10 +14,9 @@ namespace unspool::UNSPOOL_TARGET {
 // What a tile starts from.
 enum class Start { kZero, kBias, kAccumulate };
 
-// What a tile fetches into the second-level cache while it runs: at every step the line at `at`, and the one after it where the
-// next step's lies more than a line further.
+// What a tile fetches into the second-level cache while it runs: at every step the line of memory at `at`, then at + step.
 struct Ahead {
-  const char* at = nullptr;
+  uintptr_t at = 0;
   int64_t step = 0;  // bytes; 0: nothing
 };
 inline constexpr int64_t kLine = 64;
@@ -36,11 +35,9 @@ void tile(const element<kNarrow>* const* a, int64_t depth, const element<kNarrow
   const element<kNarrow>* rows[MR];
 #pragma GCC unroll 8
   for (int m = 0; m < MR; ++m) rows[m] = kPackedA ? a[0] + m : a[m];
-  const auto run_down = [&](bool fetches) __attribute__((always_inline)) {  // twice, so that neither asks at every step
+  const auto run_down = [&](bool fetches) __attribute__((always_inline)) {  // twice, so that a tile that fetches nothing does not ask
     for (int64_t k = 0; k < depth; ++k, b += V * W) {
-      if (fetches) __builtin_prefetch(ahead.at, 0, 2);
-      if (fetches && ahead.step > kLine) __builtin_prefetch(ahead.at + kLine, 0, 2);
-      if (fetches) ahead.at += ahead.step;
+      if (fetches) __builtin_prefetch(reinterpret_cast<const void*>(ahead.at), 0, 2), ahead.at += ahead.step;
       decltype(load(b)) columns[V];
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) columns[v] = load(b + v * W);
@@ -52,7 +49,7 @@ void tile(const element<kNarrow>* const* a, int64_t depth, const element<kNarrow
       }
     }
   };
-  if (!kPackedA && MR > 1 && ahead.step) run_down(true);
+  if (!kPackedA && ahead.step) run_down(true);
   else run_down(false);
 #pragma GCC unroll 8
   for (int m = 0; m < MR; ++m) {
@@ -140,15 +137,15 @@ inline void multiply_in_tiles(int64_t rows, const uint32_t* const* a, int64_t st
 
 // C[m][0..columns) (+)= sum_k A[m][k] B[k][.]: rows of A and C by pointers, B packed.
 // `padded_c`: C's rows have room for whole vectors. A bias, where given, has room for whole vectors too.
-// `from_end`: the last panel comes first, with the same bits (not in tiles of AMX). Steps that begin at either end in turn
-// find in cache what of B the step before read last.
+// `from_end`: the last panel comes first, with the same bits; tiles of AMX do not heed it. Steps that begin at either end in
+// turn find in cache what of B the step before read last; of very many rows, only within a part of the depth.
 //
-// While the rows' tiles run down a part of a panel, they fetch the part that comes next, each its share: the first tile to
-// run down a part that is not near would wait for memory, and the others would leave memory idle (docs/results/engine.md).
+// While the rows' tiles run down a part of a panel, they fetch the part that comes next, each its share: otherwise the first
+// tile to run down a part that is far waits for memory, and the others leave memory idle (docs/results/engine.md).
 template <bool kNarrow>
 void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, const element<kNarrow>* packed,
               Panels panels, float* const* c, Start start, const float* bias, bool padded_c, bool from_end = false) {
-  constexpr int64_t kBlockRows = 120;
+  constexpr int64_t kBlockRows = 120, kNear = int64_t{1} << 18;  // elements of A that may be read again for each panel
   // Rows whose distance is a multiple of 2 KiB share few sets of the first-level cache: they are copied side by side.
   constexpr int64_t kAside = kDepth + 16;
   const bool crowded = rows >= kMaxRows && panels.columns >= 128 && depth >= kDepth &&
@@ -162,15 +159,17 @@ void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, con
     if (rows >= 4) return multiply_in_tiles(rows, a, steps, packed, panels, c, start, bias, padded_c);
 #endif
   element<kNarrow> beside[kBlockRows * kAside];
-  // `next`: how many elements after this part the next one begins.
+  // `next`: how many elements lie between the beginnings of this part and of the next. It may be wrong where panels differ in
+  // width, or the depth is no multiple of kDepth, or a block of rows ends: then something else is fetched, at no harm.
   auto run = [&](int64_t block, int64_t block_rows, int64_t k, int64_t first, int vectors, int64_t next) {
     const int64_t width = vectors * W, part = std::min(kDepth, steps - k), most = tile_rows(vectors);
     const element<kNarrow>* panel = packed + first * steps + k * width;
     const bool overhangs = first + width > panels.columns && !padded_c;
     const Start from = k == 0 ? start : Start::kAccumulate;
     const int64_t tiles = (block_rows + most - 1) / most;
-    Ahead ahead{reinterpret_cast<const char*>(panel + next)};
-    if (tiles > 1 && steps > kDepth) ahead.step = std::min(width * 4 / tiles, 2 * kLine);  // less lies near in any case
+    Ahead ahead;
+    if (tiles > 1 && steps > kDepth)  // a lesser weight is near, and one row's tile reads all at once
+      ahead = {reinterpret_cast<uintptr_t>(panel) + next * 4, std::min((width * 4 + tiles - 1) / tiles, kLine)};
     each_tile(block_rows, most, [&](int64_t row, int count) {
       const element<kNarrow>* a_rows[kMaxRows];
       float* c_rows[kMaxRows];
@@ -190,12 +189,10 @@ void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, con
         }
     });
   };
-  if (rows <= kBlockRows && !crowded)  // all of A stays near: a panel is read in one go
+  if (rows <= kBlockRows && rows * steps <= kNear && !crowded)  // a panel is read in one go
     return panels.each([&](int64_t first, int vectors) {
-      for (int64_t k = 0; k < steps; k += kDepth) {
-        const bool last = k + kDepth >= steps;
-        run(0, rows, k, first, vectors, vectors * W * (!last ? kDepth : from_end ? -steps - k : steps - k));
-      }
+      for (int64_t k = 0; k < steps; k += kDepth)
+        run(0, rows, k, first, vectors, vectors * W * (from_end && k + kDepth >= steps ? -steps - k : kDepth));
     }, from_end);
   for (int64_t k = 0; k < steps; k += kDepth)
     for (int64_t block = 0; block < rows; block += kBlockRows) {

@@ -100,7 +100,7 @@ void pack_panels(const float* source, int64_t stride, int64_t depth, Panels pane
           vf block[W];
           for (int i = 0; i < W; ++i) block[i] = as_float(load_pairs(source + (first + n + i) * stride + 2 * k));
           transpose(block);
-          for (int i = 0; i < W; ++i) store_bits(panel + (k + i) * width + n, as_bits(block[i]));
+          for (int i = 0; i < W; ++i) store(panel + (k + i) * width + n, as_bits(block[i]));
         }
       for (int64_t k = 0; k < steps; ++k)
         for (int64_t n = k < whole_k ? whole_n : 0; n < width; ++n)
@@ -132,7 +132,7 @@ void pack_panels(const float* source, int64_t stride, int64_t depth, Panels pane
 // A row of A as [packed depth] pairs, for a narrow product.
 inline void narrow_row(const float* row, int64_t depth, uint32_t* pairs) {
   int64_t k = 0;
-  for (; k + 2 * W <= depth; k += 2 * W) store_bits(pairs + k / 2, load_pairs(row + k));
+  for (; k + 2 * W <= depth; k += 2 * W) store(pairs + k / 2, load_pairs(row + k));
   for (; k + 1 < depth; k += 2) pairs[k / 2] = bfloat16_pair(row[k], row[k + 1]);
   if (k < depth) pairs[k / 2] = bfloat16_pair(row[k], 0.0f);
 }
@@ -204,7 +204,7 @@ void pack_rows(const float* const* rows, int64_t depth, Panels panels, element<k
         const float* row = rows[2 * k] + first;
         const float* next = 2 * k + 1 < depth ? rows[2 * k + 1] + first : nullptr;
         int64_t n = 0;
-        for (; n + W <= real && next; n += W) store_bits(to + n, pairs_of(load(row + n), load(next + n)));
+        for (; n + W <= real && next; n += W) store(to + n, pairs_of(load(row + n), load(next + n)));
         for (; n < real; ++n) to[n] = bfloat16_pair(row[n], next ? next[n] : 0.0f);
       } else {
         const float* row = rows[k] + first;

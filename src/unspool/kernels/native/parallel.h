@@ -1,4 +1,4 @@
-// A team of threads for one call, its barrier, and scratch memory that outlives the call.
+// A team of threads for one call, its barrier, and memory: in large pages, and scratch that outlives the call.
 //
 // One parallel region surrounds a whole scan; inside it threads meet only at `Barrier`. With OpenMP the team is the pool
 // that PyTorch already has. Without OpenMP (UNSPOOL_STD_THREADS), and for the thread sanitizer, every call starts threads of
@@ -113,18 +113,20 @@ inline Range share_of(int64_t n, int thread, int threads, int64_t grain = 1) {
   return {std::min(n, first * grain), std::min(n, last * grain)};
 }
 
-// Asks for large pages within memory that is still untouched: filling 80 MB is a fault every 4 KiB without.
+inline constexpr size_t kLarge = size_t{1} << 21;
+
+// Asks for large pages in memory that nobody has touched yet, which is then filled with fewer faults and read with fewer
+// walks through the page table.
 inline void prefer_large_pages([[maybe_unused]] void* begin, [[maybe_unused]] size_t bytes) {
 #if defined(MADV_HUGEPAGE)
-  const size_t before = -reinterpret_cast<uintptr_t>(begin) % 4096;
-  if (bytes > before) madvise(static_cast<char*>(begin) + before, (bytes - before) / 4096 * 4096, MADV_HUGEPAGE);
+  const size_t before = -reinterpret_cast<uintptr_t>(begin) % kLarge;
+  if (bytes > before) madvise(static_cast<char*>(begin) + before, (bytes - before) / kLarge * kLarge, MADV_HUGEPAGE);
 #endif
 }
 
-// Memory in whole pages, in large ones from half a large one on.
+// Memory of whole pages, from 1 MiB on of large ones.
 struct Pages {
   explicit Pages(size_t bytes) {
-    constexpr size_t kLarge = size_t{1} << 21;
     const size_t grain = bytes >= kLarge / 2 ? kLarge : 4096;
     size = (bytes + grain - 1) / grain * grain;
     data.reset(static_cast<char*>(std::aligned_alloc(grain, size)));

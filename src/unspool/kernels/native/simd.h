@@ -42,7 +42,7 @@ typedef uint32_t vu_unaligned __attribute__((vector_size(W * 4), aligned(4), may
 UNSPOOL_INLINE vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
 UNSPOOL_INLINE void store(float* p, vf v) { *reinterpret_cast<vf_unaligned*>(p) = v; }
 UNSPOOL_INLINE vu load(const uint32_t* p) { return *reinterpret_cast<const vu_unaligned*>(p); }
-UNSPOOL_INLINE void store_bits(uint32_t* p, vu v) { *reinterpret_cast<vu_unaligned*>(p) = v; }
+UNSPOOL_INLINE void store(uint32_t* p, vu v) { *reinterpret_cast<vu_unaligned*>(p) = v; }
 UNSPOOL_INLINE vf splat(float x) { return x - vf{}; }  // no operation remains: the compiler knows that x - 0 is x
 UNSPOOL_INLINE vu splat(uint32_t x) { return x - vu{}; }
 
@@ -113,7 +113,8 @@ UNSPOOL_INLINE vu load_pairs(const float* p) {
 }
 
 UNSPOOL_INLINE vf multiply_add(vf sum, vf a, vf b) { return sum + a * b; }
-// sum + first(a) * first(b) + second(a) * second(b) in each lane, accumulated in float.
+
+// Of pairs of bfloat16: sum + first(a) * first(b) + second(a) * second(b) in each lane, accumulated in float.
 UNSPOOL_INLINE vf multiply_add(vf sum, vu a, vu b) {
 #if defined(__AVX512BF16__)
   return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "matmul.h"
@@ -18,7 +18,7 @@ template <typename T>
 class Kept {
  public:
   explicit Kept(int64_t count = 0) : pages_(std::max<size_t>(count, 1) * sizeof(T) + 64) {
-    std::memset(static_cast<void*>(pages_.data.get()), 0, pages_.size);
+    std::memset(pages_.data.get(), 0, pages_.size);
   }
   T* get() const { return reinterpret_cast<T*>(pages_.data.get()); }
 
@@ -30,7 +30,7 @@ class Kept {
 // and come from a far cache, and 8 KiB ahead were best (1.1 times as fast from 1 to 8 MiB, 1.8 times at 16 MiB, Zen 3).
 template <int V, bool kNarrow>
 void panel_down(const element<kNarrow>* a, int64_t steps, const element<kNarrow>* b, float* c, const float* bias) {
-  constexpr int kAhead = 8192, kLine = 64;
+  constexpr int kAhead = 8192;
   vf sums[V];
 #pragma GCC unroll 8
   for (int v = 0; v < V; ++v) sums[v] = load((bias ? bias : c) + v * W);
@@ -167,11 +167,11 @@ class TeamOrAlone {
  public:
   bool takes_team() const { return team_; }
 
-  // A call of so many steps took so long for each.
-  void took(double seconds, int64_t steps) {
+  // Of a call: what one of its steps took. Many steps count as few, so that a long call does not settle anything alone.
+  void took(double seconds_per_step, int64_t steps) {
     double& cost = cost_[team_];
-    steps_ += steps;
-    cost += (seconds - cost) * std::min(1.0, double(steps) / static_cast<double>(std::min(steps_, kMemory)));
+    steps = std::min(steps, kTrial / 2), steps_ += steps;
+    cost += (seconds_per_step - cost) * double(steps) / double(std::min(steps_, kMemory));
     if (trying_) {
       if (steps_ >= kTrial || (team_ && cost > kStalled * cost_[0])) settle();
     } else if (steps_ >= kTrial && cost > cost_[!team_] && known_) {
