@@ -133,7 +133,10 @@ class TruncatedBPTT(_SegmentedBPTT):
 
 @dataclass(frozen=True)
 class CheckpointedBPTT(_SegmentedBPTT):
-    """Exact gradients from the states at the borders of `segments` segments; by default about sqrt(T) of them."""
+    """Exact gradients from the states at the borders of `segments` segments; by default sqrt(T), at most 256 of them.
+
+    More would keep hardly less, since all states are kept in any case, and each costs half a millisecond of Python.
+    """
 
     segments: int | None = None
 
@@ -141,7 +144,7 @@ class CheckpointedBPTT(_SegmentedBPTT):
         require(self.segments is None or self.segments >= 1, "CheckpointedBPTT: segments", self.segments, "at least 1")
 
     def segment_size(self, num_steps: int) -> int:
-        return math.ceil(num_steps / (self.segments or math.isqrt(num_steps)))
+        return math.ceil(num_steps / (self.segments or min(math.isqrt(num_steps), 256)))
 
     def unroll_segment(self, cell: Cell, x: Tensor, state: Any, *others: Any) -> Any:
         return checkpoint(cell.unroll, x, state, *others, use_reentrant=False)
