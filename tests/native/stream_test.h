@@ -61,7 +61,29 @@ inline std::vector<int64_t> written(int threads, bool narrow) {
   return run(stream);
 }
 
+// The share of calls that take the team, where a step takes so long alone and with it.
+inline double share_of_team(double alone, double team, int64_t steps) {
+  constexpr int kCalls = 20000;
+  TeamOrAlone choice;
+  int taken = 0;
+  for (int i = 0; i < kCalls; ++i) {
+    const bool takes = choice.takes_team();
+    taken += takes;
+    choice.took(takes ? team : alone, steps);
+  }
+  return double(taken) / kCalls;
+}
+
+inline void test_choice() {
+  for (int64_t steps : {1, 20, 10000}) {  // of one call
+    CHECK(share_of_team(1.0, 0.5, steps) > 0.98);
+    CHECK(share_of_team(1.0, 2.0, steps) < 0.01);
+    CHECK(share_of_team(1.0, 100.0, steps) < 0.002);
+  }
+}
+
 inline void test() {
+  test_choice();
   for (const bool narrow : {false, true}) CHECK(written(1, narrow) == written(2, narrow));
 }
 
