@@ -168,7 +168,7 @@ void multiply(int64_t rows, const element<kNarrow>* const* a, int64_t depth, con
     const Start from = k == 0 ? start : Start::kAccumulate;
     const int64_t tiles = (block_rows + most - 1) / most;
     Ahead ahead;
-    if (tiles > 1 && steps > kDepth)  // a lesser weight is near, and one row's tile reads all at once
+    if (tiles > 1 && steps > kDepth)  // up to 256 units a weight is near in most cases; one tile alone has no time to spare
       ahead = {reinterpret_cast<uintptr_t>(panel) + next * 4, std::min((width * 4 + tiles - 1) / tiles, kLine)};
     each_tile(block_rows, most, [&](int64_t row, int count) {
       const element<kNarrow>* a_rows[kMaxRows];
