@@ -1,7 +1,6 @@
 """A user's own cell: ten lines of equations against a Python loop of the same, JAX's scan, and per flop our LSTM."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import unspool
-from unspool_benchmarks.case import FP32_TOLERANCE, OURS, Case, Contender, Context, Plan, Size, gather, plan
+from unspool_benchmarks.case import OURS, Case, Contender, Context, Plan, Size, gather, plan
 from unspool_benchmarks.contenders import to_numpy, training_calls
 from unspool_benchmarks.equations import EQUATIONS, Ops
 from unspool_benchmarks.floors import LayerShape, layer_floor, layer_flops
@@ -55,9 +54,6 @@ CELLS: dict[str, type[unspool.GatedCell]] = {
     "LayerNormLSTM": unspool.LayerNormLSTM,
 }
 
-# Norms magnify rounding over many steps: torch's own loop in float32 is 2.3e-3 away from float64 at 128,16,128.
-_TOLERANCES = {"MinimalGatedUnit": FP32_TOLERANCE, "LayerNormLSTM": 1e-2}
-
 
 def custom(context: Context) -> Iterator[Plan]:
     """Training of two cells that torch.nn lacks, against a torch Python loop, JAX, and per flop our LSTM."""
@@ -72,6 +68,11 @@ def custom_case(cell_name: str, size: Size, context: Context) -> Case:
     T, B, H = size
     cell, x, cotangent = CELLS[cell_name](H, H), torch.randn(T, B, H, requires_grad=True), torch.randn(T, B, H)
     parameters = dict(cell.named_parameters())
+    with (
+        torch.no_grad()
+    ):  # at a gain of 1 the recurrence is chaotic: rounding alone makes 0.02 of a gradient at 128,32,256
+        for name in parameters.keys() & {"gain_hi", "gain_hf", "gain_hg", "gain_ho"}:
+            parameters[name].mul_(0.5)
     loop = _contender("torch_loop", torch_loop(cell_name, parameters), parameters, x, cotangent)
     exact = {name: value.detach().double().requires_grad_() for name, value in parameters.items()}
     exact_x = x.detach().double().requires_grad_()
@@ -89,10 +90,9 @@ def custom_case(cell_name: str, size: Size, context: Context) -> Case:
     return Case(
         settings={"cell": cell_name, "T": T, "B": B, "I": H, "H": H, "dtype": "fp32", "mode": "training"},
         contenders=[
-            *(
-                replace(c, tolerance=_TOLERANCES[cell_name])
-                for c in (_layer_contender(OURS, cell, x, cotangent), loop, *found)
-            ),
+            _layer_contender(OURS, cell, x, cotangent),
+            loop,
+            *found,
             _lstm_contender(H, x, cotangent, reference),
         ],
         reference=reference.numbers,

@@ -99,8 +99,18 @@ def test_nothing_to_predict(instruction_set):
 @native
 @instruction_sets
 def test_narrow_products_stay_near(instruction_set, threads):
-    for sizes in [(1, 7, 1), (63, 1003, 70), (257, 40, 33)]:
+    for sizes in [(1, 7, 1), (63, 1003, 70), (257, 40, 33), (1500, 300, 37), (710, 3, 64), (33, 600, 31)]:
         _compare(_inputs(*sizes), _fused_narrow, torch.bfloat16)
+
+
+@native
+@instruction_sets
+def test_narrow_products_of_numbers_that_bfloat16_holds_are_exact(instruction_set, threads):
+    for sizes in [(40, 300, 33), (1500, 150, 64), (1, 1, 1)]:
+        x, weight, bias, targets = _inputs(*sizes)
+        x, weight = x.bfloat16().double(), weight.bfloat16().double()
+        nats = _fused_narrow(*(t.float().requires_grad_() for t in (x, weight, bias)), targets)
+        torch.testing.assert_close(nats.double(), _expected(x, weight, bias, targets), atol=1e-4, rtol=1e-5)
 
 
 @native

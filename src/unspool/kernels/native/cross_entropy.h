@@ -24,10 +24,13 @@
 
 namespace unspool::UNSPOOL_TARGET {
 
-// The first and the last are measured at N = 700, D = 200, V = 10000 on a Zen 3 (512 KB of second-level cache).
-inline constexpr int64_t kChunkRows = 240;                // rows of x at a time: a visit to all of dW is worth so many
+// Whether scores are multiplied again for the gradients: in tiles of AMX that takes less time than keeping them.
+template <bool kNarrow> inline constexpr bool kAgain = kNarrow && kTiles;
+// Measured at N = 700, D = 200, V = 10000 on a Zen 3 (512 KB of second-level cache), for tiles on a Xeon with AMX (2 MB):
+// rows of x at a time (a visit to all of dW is worth so many), and symbols whose scores stay in the cache between products.
+template <bool kNarrow> inline constexpr int64_t kChunkRows = kAgain<kNarrow> ? 704 : 240;
+template <bool kNarrow> inline constexpr int64_t kTileSymbols = kAgain<kNarrow> ? 128 : 120;
 inline constexpr int64_t kMostScores = int64_t{1} << 24;  // in memory at a time, for all threads: 64 MB
-inline constexpr int64_t kTileSymbols = 120;              // symbols whose scores stay in the cache between products
 
 // What the members of one team share, for `rows` rows at a time. Written in one chunk while the last one is still read.
 struct CrossEntropyShared {
@@ -37,7 +40,7 @@ struct CrossEntropyShared {
       summary.total = arena.take<float>(members * rows);
       summary.targets = arena.take<float>(rows);
     }
-    if (a.grad_x) grad_x = arena.take<float>(members * rows * a.D);
+    if (a.grad_x) grad_x = arena.take<float>(members * rows * Panels{a.D, 1}.padded());
   }
   struct Summary {
     float* most;     // [members][rows]: the greatest score of a member's symbols
@@ -46,7 +49,7 @@ struct CrossEntropyShared {
   };
   Summary summaries[2];
   int64_t stride;
-  float* grad_x = nullptr;  // [members][rows][D]: each member's part
+  float* grad_x = nullptr;  // [members][rows][D, padded]: each member's part
 };
 
 // The greater one; a NaN in b is lost, and comes back through the exponentials.
@@ -68,25 +71,26 @@ class CrossEntropyPart {
                    float* grad_bias)
       : a_(a), all_rows_(rows), num_rows_(num_rows), shared_(shared), member_(member), members_(members),
         barrier_(barrier), grad_weight_(grad_weight), grad_bias_(grad_bias), gradients_(a.wants_gradients()),
-        symbols_(share_of(a.V, member, members, kMaxRows)), room_(shared.stride),
+        symbols_(share_of(a.V, member, members, kColumns<kNarrow>)), room_(shared.stride),
         stride_(((room_ + 15) / 16 | 1) * 16),  // an odd number of cache lines: a column goes to all sets of a cache
-        tiles_((symbols_.size() + kTileSymbols - 1) / kTileSymbols) {
-    const int64_t held = gradients_ ? symbols_.size() : std::min(symbols_.size(), kTileSymbols);
+        tiles_((symbols_.size() + kTileSymbols<kNarrow> - 1) / kTileSymbols<kNarrow>) {
+    const int64_t held = keeps() ? symbols_.size() : std::min(symbols_.size(), kTileSymbols<kNarrow>);
     scores_ = arena_.take<float>(held * stride_);
-    tile_most_ = arena_.take<float>((gradients_ ? tiles_ : 1) * room_);
-    factor_ = arena_.take<float>(room_);
+    tile_most_ = arena_.take<float>((keeps() ? tiles_ : 1) * room_);
+    factor_ = arena_.take<float>(room_), denominator_ = arena_.take<float>(room_);
     most_ = arena_.take<float>(room_), total_ = arena_.take<float>(room_);
-    no_bias_ = arena_.take<float>(kTileSymbols);
-    std::fill(no_bias_, no_bias_ + kTileSymbols, 0.0f);
+    no_bias_ = arena_.take<float>(kTileSymbols<kNarrow>);
+    std::fill(no_bias_, no_bias_ + kTileSymbols<kNarrow>, 0.0f);
     x_ = arena_.take<float>(room_ * a.D);
-    x_columns_ = arena_.take<Item>(packed_depth<kNarrow>(a.D) * room_);
+    x_columns_ = arena_.take<Item>(packed_depth<kNarrow>(depth()) * room_);
+    std::fill(x_columns_, x_columns_ + packed_depth<kNarrow>(depth()) * room_, Item{});
     if (grad_weight_) x_rows_ = arena_.take<Item>(packed_depth<kNarrow>(room_) * features().padded());
-    narrow_ = arena_.take<Item>(kNarrow ? kTileSymbols * packed_depth<true>(std::max(a.D, room_)) : 0);
+    narrow_ = arena_.take<Item>(kNarrow ? kTileSymbols<kNarrow> * packed_depth<true>(std::max(depth(), room_)) : 0);
     if (a.grad_x) {
-      packed_weight_ = arena_.take<Item>(packed_depth<kNarrow>(kTileSymbols) * features().padded());
+      packed_weight_ = arena_.take<Item>(packed_depth<kNarrow>(kTileSymbols<kNarrow>) * features().padded());
       packed_scores_ = arena_.take<Item>((room_ + kColumns<kNarrow> - 1) / kColumns<kNarrow> * kPart);
     }
-    from_.resize(kTileSymbols), to_.resize(kTileSymbols), sources_.resize(std::max(kTileSymbols, room_));
+    from_.resize(kTileSymbols<kNarrow>), to_.resize(kTileSymbols<kNarrow>), sources_.resize(std::max(kTileSymbols<kNarrow>, room_));
   }
 
   // Returns the nats of all rows; the same for every member.
@@ -101,12 +105,13 @@ class CrossEntropyPart {
       nats += combine();
       if (!gradients_) continue;
       each_tile_of_symbols([&](Range tile, int64_t index) {
+        if (!keeps()) multiply_scores(tile);
         make_gradients(tile, index);
         if (grad_weight_) weight_gradients(tile);
         if (a_.grad_x) x_gradients(tile, index);
       });
       if (!a_.grad_x) continue;
-      if (tiles_ == 0) std::fill(own_grad_x(), own_grad_x() + count_ * a_.D, 0.0f);
+      if (tiles_ == 0) std::fill(own_grad_x(), own_grad_x() + count_ * padded().columns, 0.0f);
       barrier_.wait();
       gather_x_gradients();
     }
@@ -115,19 +120,24 @@ class CrossEntropyPart {
 
  private:
   using Item = element<kNarrow>;
-  static constexpr int64_t kPart = kTileSymbols * kColumns<kNarrow> + W;  // of packed scores, for some rows of x
+  static constexpr int64_t kPart = kTileSymbols<kNarrow> * kColumns<kNarrow> + W;  // of packed scores, for some rows of x
 
+  // Of x and the weight, with zeros to whole tiles.
+  int64_t depth() const { return kAgain<kNarrow> ? (a_.D + 31) / 32 * 32 : a_.D; }
   Panels features() const { return {a_.D, kTransposedVectors}; }
   Panels lanes() const { return {count_, kTransposedVectors}; }
   const CrossEntropyShared::Summary& summary() const { return shared_.summaries[chunk_ % 2]; }
-  float* own_grad_x() const { return shared_.grad_x + member_ * room_ * a_.D; }
-  float* scores(Range tile) const { return scores_ + (gradients_ ? tile.first - symbols_.first : 0) * stride_; }
+  Panels padded() const { return {features().padded(), kTransposedVectors}; }  // whole cache lines, as tiles want them
+  float* own_grad_x() const { return shared_.grad_x + member_ * room_ * padded().columns; }
+  bool keeps() const { return gradients_ && !kAgain<kNarrow>; }  // the scores of all symbols
+  float* scores(Range tile) const { return scores_ + (keeps() ? tile.first - symbols_.first : 0) * stride_; }
+  const float* bias(Range tile) const { return a_.bias ? a_.bias + tile.first : no_bias_; }
   int64_t target(int64_t r) const { return a_.targets[rows_[r]]; }
 
   template <typename Visit>
   void each_tile_of_symbols(Visit&& visit) const {  // visit(symbols, number of the tile)
     for (int64_t i = 0; i < tiles_; ++i) {
-      const Range part = share_of(symbols_.size(), int(i), int(tiles_), kMaxRows);
+      const Range part = share_of(symbols_.size(), int(i), int(tiles_), kColumns<kNarrow>);
       visit(Range{symbols_.first + part.first, symbols_.first + part.last}, i);
     }
   }
@@ -149,34 +159,35 @@ class CrossEntropyPart {
       sources_[r] = a_.x + rows_[r] * a_.D;
       std::copy(sources_[r], sources_[r] + a_.D, x_ + r * a_.D);
     }
-    pack_panels<kNarrow, true>(x_, a_.D, a_.D, lanes(), x_columns_, packed_depth<kNarrow>(a_.D));
+    pack_panels<kNarrow, true>(x_, a_.D, a_.D, lanes(), x_columns_, packed_depth<kNarrow>(depth()));
     if (grad_weight_) pack_rows<kNarrow>(sources_.data(), count_, features(), x_rows_);
   }
 
-  // All scores of the chunk; what is kept of them is exp(score - the greatest one of the tile).
+  // All scores of the chunk; what is kept of them, if anything, is exp(score - the greatest one of the tile).
   void summarize_chunk() {
     std::fill(most_, most_ + room_, kLeast);
     std::fill(total_, total_ + room_, 0.0f);
     each_tile_of_symbols([&](Range tile, int64_t index) {
       multiply_scores(tile);
-      summarize(tile, tile_most_ + (gradients_ ? index * room_ : 0));
+      summarize(tile, tile_most_ + (keeps() ? index * room_ : 0));
     });
     std::copy(most_, most_ + room_, summary().most + member_ * room_);
     std::copy(total_, total_ + room_, summary().total + member_ * room_);
   }
 
   void multiply_scores(Range tile) {
-    const int64_t steps = packed_depth<kNarrow>(a_.D);
+    const int64_t steps = packed_depth<kNarrow>(depth());
     for (int64_t i = 0; i < tile.size(); ++i) {
+      if (kNarrow) std::fill(narrow_ + i * steps + a_.D / 2, narrow_ + (i + 1) * steps, Item{});
       from_[i] = entering_row<kNarrow>(a_.weight + (tile.first + i) * a_.D, a_.D, narrow_ + i * steps);
       to_[i] = scores(tile) + i * stride_;
     }
-    multiply<kNarrow>(tile.size(), from_.data(), a_.D, x_columns_, lanes(), to_.data(), Start::kZero, nullptr, true);
+    multiply<kNarrow>(tile.size(), from_.data(), depth(), x_columns_, lanes(), to_.data(), Start::kZero, nullptr, true);
   }
 
   void summarize(Range tile, float* tile_most) {
     float* const first = scores(tile);
-    const float* bias = a_.bias ? a_.bias + tile.first : no_bias_;
+    const float* bias = this->bias(tile);
     each_target(tile, [&](int64_t r, int64_t symbol) {
       summary().targets[r] = first[(symbol - tile.first) * stride_ + r] + bias[symbol - tile.first];
     });
@@ -208,29 +219,31 @@ class CrossEntropyPart {
       store(most_ + r, most), store(total_ + r, total);
     }
     double nats = 0;
-    for (int64_t r = 0; r < count_; ++r)
-      nats += __builtin_log(double(total_[r])) + double(most_[r]) - double(summary().targets[r]);
+    for (int64_t r = 0; r < count_; ++r) {
+      const double all = __builtin_log(double(total_[r])) + double(most_[r]);
+      nats += all - double(summary().targets[r]), denominator_[r] = float(all);
+    }
     return nats;
   }
 
-  // From exponentials to dS, and db.
+  // From exponentials, or from scores, to dS, and db.
   void make_gradients(Range tile, int64_t index) {
     const float* tile_most = tile_most_ + index * room_;
-    for (int64_t r = 0; r < count_; r += W)
+    for (int64_t r = 0; keeps() && r < count_; r += W)
       store(factor_ + r, vexp(load(tile_most + r) - load(most_ + r)) / load(total_ + r));
     for (int64_t v = tile.first; v < tile.last; ++v) {
       float* row = scores(tile) + (v - tile.first) * stride_;
       if (grad_weight_) fetch<true>(grad_weight_ + v * a_.D);
       if (a_.grad_x) fetch<false>(a_.weight + v * a_.D);
+      const float bias = this->bias(tile)[v - tile.first];
       vf sums{};
-      int64_t r = 0;
-      for (; r + W <= count_; r += W) {
-        const vf p = load(row + r) * load(factor_ + r);
+      for (int64_t r = 0; r < count_; r += W) {
+        const vf p = keeps() ? load(row + r) * load(factor_ + r) : vexp(load(row + r) + bias - load(denominator_ + r));
         store(row + r, p);
-        sums += p;
+        if (r + W <= count_) sums += p;
       }
       float sum = sum_lanes(sums);
-      for (; r < count_; ++r) sum += row[r] *= factor_[r];
+      for (int64_t r = count_ / W * W; r < count_; ++r) sum += row[r];
       if (grad_bias_) grad_bias_[v] = chunk_ == 0 ? sum : grad_bias_[v] + sum;
     }
     each_target(tile, [&](int64_t r, int64_t symbol) {
@@ -257,9 +270,9 @@ class CrossEntropyPart {
     each_tile(count_, kColumns<kNarrow>, [&](int64_t first, int count) {
       Item* packed = packed_scores_ + int64_t(parts_.size()) * kPart;
       pack_transposed<kNarrow>(sources_.data(), tile.size(), stride_, first, count, packed, nullptr);
-      parts_.push_back({count, packed, own_grad_x() + first * a_.D});
+      parts_.push_back({count, packed, own_grad_x() + first * padded().columns});
     });
-    multiply_transposed<kNarrow>(parts_, tile.size(), packed_weight_, features(), a_.D,
+    multiply_transposed<kNarrow>(parts_, tile.size(), packed_weight_, padded(), padded().columns,
                                  index == 0 ? Start::kZero : Start::kAccumulate);
   }
 
@@ -267,10 +280,10 @@ class CrossEntropyPart {
     const Range mine = share_of(count_, member_, members_);
     for (int64_t r = mine.first; r < mine.last; ++r) {
       float* to = a_.grad_x + rows_[r] * a_.D;
-      const float* part = shared_.grad_x + r * a_.D;
+      const float* part = shared_.grad_x + r * padded().columns;
       std::copy(part, part + a_.D, to);
       for (int i = 1; i < members_; ++i)
-        for (int64_t d = 0; d < a_.D; ++d) to[d] += part[i * room_ * a_.D + d];
+        for (int64_t d = 0; d < a_.D; ++d) to[d] += part[i * room_ * padded().columns + d];
     }
   }
 
@@ -291,8 +304,8 @@ class CrossEntropyPart {
   const int64_t* rows_ = nullptr;   // and which
   float* scores_;                   // [own symbols, or those of a tile][stride]
   float* tile_most_;                // [tiles][room]
-  float *factor_, *most_, *total_;  // [room]
-  float* no_bias_;                  // [kTileSymbols]
+  float *factor_, *denominator_, *most_, *total_;  // [room]; the denominator as a logarithm
+  float* no_bias_;                  // [kTileSymbols<kNarrow>]
   float* x_;                        // [room][D]
   Item *x_columns_, *x_rows_ = nullptr, *packed_weight_ = nullptr, *packed_scores_ = nullptr, *narrow_ = nullptr;
   std::vector<const Item*> from_;
@@ -302,11 +315,11 @@ class CrossEntropyPart {
 };
 
 // Rows of x that are in memory at a time, in whole panels; all chunks of nearly equal size.
-inline int64_t chunk_rows(const CrossEntropyArguments& a, int64_t rows) {
-  const int64_t symbols = a.wants_gradients() ? a.V : 1;  // without gradients, a tile's scores are forgotten
-  const int64_t panel = kTransposedVectors * W;
-  const int64_t most = std::clamp<int64_t>(kMostScores / std::max<int64_t>(symbols, 1), 48, kChunkRows);
-  const int64_t chunks = (rows + most - 1) / most, size = (rows + chunks - 1) / chunks;
+template <bool kNarrow>
+int64_t chunk_rows(const CrossEntropyArguments& a, int64_t rows) {
+  const int64_t symbols = a.wants_gradients() && !kAgain<kNarrow> ? a.V : 1;  // otherwise a tile's scores are forgotten
+  const int64_t most = std::clamp<int64_t>(kMostScores / std::max<int64_t>(symbols, 1), 48, kChunkRows<kNarrow>);
+  const int64_t chunks = (rows + most - 1) / most, size = (rows + chunks - 1) / chunks, panel = kTransposedVectors * W;
   return (size + panel - 1) / panel * panel;
 }
 
@@ -329,11 +342,11 @@ double linear_cross_entropy_as(const CrossEntropyArguments& a) {
   // A thread is worth its start from some hundred thousand products on.
   const double products = double(count) * double(size);
   int threads = int(std::min<double>(a.threads, 1 + products / 5e5));
-  const bool by_rows = a.V < kTileSymbols * threads && size <= (int64_t{1} << 18) && count >= 2 * threads;
+  const bool by_rows = a.V < kTileSymbols<kNarrow> * threads && size <= (int64_t{1} << 18) && count >= 2 * threads;
   std::vector<double> nats(threads, 0.0);
   Arena arena;
   if (!by_rows) {
-    const CrossEntropyShared shared(arena, a, threads, chunk_rows(a, count));
+    const CrossEntropyShared shared(arena, a, threads, chunk_rows<kNarrow>(a, count));
     run_team(threads, [&](int thread, Barrier& barrier, int members) {
       nats[thread] = CrossEntropyPart<kNarrow>(a, rows.data(), count, shared, thread, members, barrier, a.grad_weight,
                                                a.grad_bias).run();
@@ -346,7 +359,7 @@ double linear_cross_entropy_as(const CrossEntropyArguments& a) {
     const Range mine = share_of(count, thread, members);
     Arena own;
     Barrier alone(1);
-    const CrossEntropyShared shared(own, a, 1, chunk_rows(a, mine.size()));
+    const CrossEntropyShared shared(own, a, 1, chunk_rows<kNarrow>(a, mine.size()));
     nats[thread] = CrossEntropyPart<kNarrow>(a, rows.data() + mine.first, mine.size(), shared, 0, 1, alone,
                                              weights ? weights + thread * size : nullptr,
                                              biases ? biases + thread * a.V : nullptr).run();

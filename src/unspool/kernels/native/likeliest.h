@@ -32,13 +32,13 @@ class LikeliestPart {
  public:
   LikeliestPart(const LikeliestArguments& a, const LikeliestShared& shared, int member, int members, Barrier& barrier)
       : a_(a), shared_(shared), member_(member), members_(members), barrier_(barrier), room_(shared.room),
-        symbols_(share_of(a.V, member, members, kMaxRows)), stride_(((room_ + 15) / 16 | 1) * 16),
+        symbols_(share_of(a.V, member, members, kColumns<kNarrow>)), stride_(((room_ + 15) / 16 | 1) * 16),
         most_(shared.most + member * room_), total_(shared.total + member * room_),
         values_(shared.values + member * room_ * a.count), found_(shared.symbols + member * room_ * a.count),
-        scores_(arena_.take<float>(kTileSymbols * stride_)), no_bias_(arena_.take<float>(kTileSymbols)),
+        scores_(arena_.take<float>(kTileSymbols<kNarrow> * stride_)), no_bias_(arena_.take<float>(kTileSymbols<kNarrow>)),
         packed_(arena_.take<Item>(packed_depth<kNarrow>(a.D) * room_)),
-        narrow_(arena_.take<Item>(kNarrow ? kTileSymbols * packed_depth<kNarrow>(a.D) : 0)) {
-    std::fill(no_bias_, no_bias_ + kTileSymbols, 0.0f);
+        narrow_(arena_.take<Item>(kNarrow ? kTileSymbols<kNarrow> * packed_depth<kNarrow>(a.D) : 0)) {
+    std::fill(no_bias_, no_bias_ + kTileSymbols<kNarrow>, 0.0f);
   }
 
   void run() {
@@ -65,11 +65,11 @@ class LikeliestPart {
     std::fill(total_, total_ + room_, 0.0f);
     std::fill(values_, values_ + room_ * a_.count, kNone);
     std::fill(found_, found_ + room_ * a_.count, uint32_t(symbols_.first));
-    const int64_t tiles = (symbols_.size() + kTileSymbols - 1) / kTileSymbols;
-    const Item* from[kTileSymbols];
-    float* to[kTileSymbols];
+    const int64_t tiles = (symbols_.size() + kTileSymbols<kNarrow> - 1) / kTileSymbols<kNarrow>;
+    const Item* from[kTileSymbols<kNarrow>];
+    float* to[kTileSymbols<kNarrow>];
     for (int64_t t = 0; t < tiles; ++t) {
-      const Range part = share_of(symbols_.size(), int(t), int(tiles), kMaxRows);
+      const Range part = share_of(symbols_.size(), int(t), int(tiles), kColumns<kNarrow>);
       const int64_t begin = symbols_.first + part.first;
       for (int64_t i = 0; i < part.size(); ++i) from[i] = row(begin + i, narrow_ + i * steps), to[i] = scores_ + i * stride_;
       multiply<kNarrow>(part.size(), from, a_.D, packed_, lanes, to, Start::kZero, nullptr, true);
@@ -149,10 +149,10 @@ class LikeliestPart {
   float *const most_, *const total_;  // [room], own
   float* const values_;               // [count][room], own
   uint32_t* const found_;
-  float* const scores_;   // [kTileSymbols][stride]
-  float* const no_bias_;  // [kTileSymbols]
+  float* const scores_;   // [kTileSymbols<kNarrow>][stride]
+  float* const no_bias_;  // [kTileSymbols<kNarrow>]
   Item* const packed_;    // [D][room]
-  Item* const narrow_;    // [kTileSymbols][D]
+  Item* const narrow_;    // [kTileSymbols<kNarrow>][D]
 };
 
 template <bool kNarrow>
@@ -160,7 +160,7 @@ void likeliest_as(const LikeliestArguments& a) {
   const double products = double(a.N) * double(a.V) * double(a.D);
   const int threads = int(std::min<double>(a.threads, 1 + products / 5e5));
   Arena arena;
-  const int64_t panel = kTransposedVectors * W, chunks = std::max<int64_t>(1, (a.N + kChunkRows - 1) / kChunkRows);
+  const int64_t panel = kTransposedVectors * W, chunks = (a.N - 1) / kChunkRows<kNarrow> + 1;  // one of no rows
   const LikeliestShared shared(arena, a.count, threads, ((a.N + chunks - 1) / chunks + panel - 1) / panel * panel);
   run_team(threads, [&](int member, Barrier& barrier, int members) {
     LikeliestPart<kNarrow>(a, shared, member, members, barrier).run();

@@ -38,8 +38,7 @@ inline constexpr bool kTiles = true;
 inline constexpr bool kTiles = false;
 #endif
 // Columns of A that are packed together for a product with its transpose.
-template <bool kNarrow>
-inline constexpr int kColumns = kNarrow && kTiles ? 32 : kMaxRows;
+template <bool kNarrow> inline constexpr int kColumns = kNarrow && kTiles ? 32 : kMaxRows;
 
 template <bool kNarrow>
 struct Element;  // what one step down a panel takes: a float, or a pair of bfloat16
@@ -53,8 +52,7 @@ struct Element<true> {
   using type = uint32_t;
   static constexpr int per = 2;
 };
-template <bool kNarrow>
-using element = typename Element<kNarrow>::type;
+template <bool kNarrow> using element = typename Element<kNarrow>::type;
 
 template <bool kNarrow>
 int64_t packed_depth(int64_t depth) {
