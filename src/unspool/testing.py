@@ -41,7 +41,7 @@ def check_cell(cell: Cell, num_steps: int = 7, batch_size: int = 3) -> None:
     Raises:
         AssertionError: a law does not hold; the message says which, and where.
     """
-    cell = copy.deepcopy(cell).double()
+    cell = copy.deepcopy(cell).cpu().double()
     for training in (True, False):
         check_fold(cell.train(training), num_steps, batch_size)
     for reverse in (False, True):
@@ -285,9 +285,8 @@ def _compare(
 def _example(layer: nn.Module, num_steps: int, batch_size: int) -> tuple[Tensor, Any]:
     """A random input, and the state that a few random steps lead to: one that this recurrence can be in."""
     generator = torch.Generator().manual_seed(0)
-    size, dtype = int(layer.input_size), next(layer.parameters()).dtype  # type: ignore[arg-type]
-    x = torch.randn(num_steps, batch_size, size, generator=generator, dtype=dtype)
-    before = torch.randn(3, batch_size, size, generator=generator, dtype=dtype)
+    size, like = int(layer.input_size), next(layer.parameters())  # type: ignore[arg-type]
+    x, before = (torch.randn(n, batch_size, size, generator=generator).to(like) for n in (num_steps, 3))
     training = layer.training
     with torch.no_grad():
         _, state = layer.eval()(before)

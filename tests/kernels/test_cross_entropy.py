@@ -43,6 +43,9 @@ def _fused_narrow(x, weight, bias, targets):
     return linear_cross_entropy(x, weight, bias, targets, IGNORED, narrow=True)
 
 
+both_types = pytest.mark.parametrize("loss", [_fused, _fused_narrow])
+
+
 def _compare(inputs, loss=_fused, tolerance=torch.float32):
     expected, found = _observe(_expected, inputs, torch.float64), _observe(loss, inputs, torch.float32)
     absolute, relative = TOLERANCES[tolerance]
@@ -105,7 +108,7 @@ def test_narrow_products_stay_near(instruction_set, threads):
 
 @native
 @instruction_sets
-def test_narrow_products_of_numbers_that_bfloat16_holds_are_exact(instruction_set, threads):
+def test_narrow_products_of_numbers_that_bfloat16_holds_give_the_loss_of_float32(instruction_set, threads):
     for sizes in [(40, 300, 33), (1500, 150, 64), (1, 1, 1)]:
         x, weight, bias, targets = _inputs(*sizes)
         x, weight = x.bfloat16().double(), weight.bfloat16().double()
@@ -115,12 +118,13 @@ def test_narrow_products_of_numbers_that_bfloat16_holds_are_exact(instruction_se
 
 @native
 @instruction_sets
-def test_only_the_gradients_that_are_wanted(instruction_set):
+@both_types
+def test_only_the_gradients_that_are_wanted(instruction_set, loss):
     x, weight, bias, targets = _inputs(70, 500, 33, dtype=torch.float32)
-    every = _observe(_fused, (x, weight, bias, targets), torch.float32, 1.0)[1:]
+    every = _observe(loss, (x, weight, bias, targets), torch.float32, 1.0)[1:]
     for wanted in itertools.product([False, True], repeat=3):
         given = [t.clone().requires_grad_(w) for t, w in zip((x, weight, bias), wanted, strict=True)]
-        nats = _fused(*given, targets)
+        nats = loss(*given, targets)
         assert nats.requires_grad == any(wanted)
         if nats.requires_grad:
             nats.backward()
@@ -129,33 +133,37 @@ def test_only_the_gradients_that_are_wanted(instruction_set):
 
 
 @native
-def test_the_same_bits_every_time_and_without_gradients(threads):
+@both_types
+def test_the_same_bits_every_time_and_without_gradients(threads, loss):
     inputs = _inputs(257, 1003, 70)
-    first, second = _observe(_fused, inputs, torch.float32), _observe(_fused, inputs, torch.float32)
+    first, second = _observe(loss, inputs, torch.float32), _observe(loss, inputs, torch.float32)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     with torch.no_grad():
-        assert torch.equal(_fused(*(t.float() for t in inputs[:3]), inputs[3]), first[0])
+        assert torch.equal(loss(*(t.float() for t in inputs[:3]), inputs[3]), first[0])
 
 
 @native
 @instruction_sets
+@both_types
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_is_a_loss_that_is_none(instruction_set, value):
-    x, weight, bias, targets = _inputs(20, 300, 8, dtype=torch.float32)
-    x[3, 2] = value
-    found = _observe(_fused, (x, weight, bias, targets), torch.float32)
-    assert found[0].isnan()
-    assert found[1][3].isnan().all()
-    assert found[1][torch.arange(20) != 3].isfinite().all()
+def test_a_score_that_is_no_number_is_a_loss_that_is_none(instruction_set, loss, value):
+    for row, column, sizes in [(3, 2, (20, 300, 8)), (350, 20, (710, 300, 33))]:
+        x, weight, bias, targets = _inputs(*sizes, dtype=torch.float32)
+        x[row, column] = value
+        found = _observe(loss, (x, weight, bias, targets), torch.float32)
+        assert found[0].isnan()
+        assert found[1][row].isnan().all()
+        assert found[1][torch.arange(len(x)) != row].isfinite().all()
 
 
 @native
 @instruction_sets
-def test_symbols_that_are_ruled_out(instruction_set):
+@both_types
+def test_symbols_that_are_ruled_out(instruction_set, loss):
     inputs = _inputs(63, 600, 8)
     inputs[2][:300] = float("-inf")  # whole tiles of them
     inputs[3].clamp_(min=300)
-    _compare(inputs)
+    _compare(inputs, loss, torch.float32 if loss is _fused else torch.bfloat16)
 
 
 @native
@@ -163,6 +171,15 @@ def test_scores_of_any_size_do_not_overflow():
     inputs = _inputs(63, 600, 8)
     inputs[2][:] += 1e4 * torch.randn(600, dtype=torch.float64).float().double()
     _compare(inputs)
+
+
+@native
+@instruction_sets
+@both_types
+def test_gradients_sum_to_nothing_however_large_the_scores(instruction_set, loss):
+    x, weight, bias, targets = _inputs(64, 300, 8)
+    _, _, _, grad_bias = _observe(loss, (x, weight, bias + 1e5, targets), torch.float32, 1.0)
+    torch.testing.assert_close(grad_bias.sum(), torch.tensor(0.0), atol=1e-4, rtol=0.0)
 
 
 @native

@@ -73,7 +73,7 @@ def selective_units(found: Sequence[Signal], symbols: Sequence[str], most: int =
             if signal.name.startswith("gate"):
                 continue
             centred = signal.values.double() - signal.values.double().mean(0)
-            scores = (wanted.unsqueeze(1) * centred).mean(0) / centred.std(0).clamp(min=1e-9)
+            scores = (wanted.to(centred.device).unsqueeze(1) * centred).mean(0) / centred.std(0).clamp(min=1e-9)
             best = scores.abs().topk(min(3, len(scores)))
             ranked += [Selective(place, int(u), name, float(scores[u])) for u in best.indices]
         chosen += sorted(ranked, key=lambda one: -abs(one.correlation))[:3]

@@ -23,12 +23,12 @@ def clear_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
     """x [T, B, F] with zeros beyond the lengths, so that nothing there meets a product, where 0 * NaN is NaN."""
     if lengths is None:
         return x
-    return torch.where(active_steps(lengths, x.shape[0]).unsqueeze(-1), x, x.new_zeros(()))
+    return torch.where(active_steps(lengths.to(x.device), x.shape[0]).unsqueeze(-1), x, x.new_zeros(()))
 
 
 def reset_within(reset: Tensor | None, lengths: Tensor | None) -> Tensor | None:
     """The reset mask [T, B] without marks beyond the lengths, where a state stands still."""
-    return reset if reset is None or lengths is None else reset & active_steps(lengths, reset.shape[0])
+    return reset if reset is None or lengths is None else reset & active_steps(lengths.to(reset.device), reset.shape[0])
 
 
 def backward_resets(reset: Bool[Tensor, "T B"] | None, lengths: Int[Tensor, " B"] | None) -> Bool[Tensor, "T B"] | None:

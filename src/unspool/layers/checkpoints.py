@@ -37,13 +37,13 @@ class Checkpoints(torch.autograd.Function):
         *values: Any,
     ) -> tuple[Tensor, ...]:
         ctx.run, ctx.spans, ctx.reverse, ctx.num_states, ctx.axes = run, spans, reverse, num_states, axes
-        ctx.count = len(values)
+        ctx.count, real = len(values), [v for v in values if v is not None and not v.is_meta]
         state, timed, rest = _groups(values, num_states, len(axes))
         ctx.chance = []
         borders: list[Tensor] = []
         states: list[Tensor] = []
         for span in spans:
-            ctx.chance.append((torch.get_rng_state(), *get_device_states(*values)))
+            ctx.chance.append((torch.get_rng_state(), *get_device_states(*real)))
             borders += state
             part = run(span, state, _cut(timed, axes, span), rest)
             if not states:

@@ -106,7 +106,8 @@ class Recurrent(nn.Module):
         num_steps, batch_size = x.shape[:2]
         check_lengths(lengths, num_steps, batch_size, "Recurrent.forward")
         check_reset(reset, (num_steps, batch_size), "Recurrent.forward")
-        lengths = None if lengths is None else lengths.long()
+        lengths = None if lengths is None else lengths.to(x.device, torch.long)
+        reset = None if reset is None else reset.to(x.device)
         if state is None:
             state = cell.initial_state(batch_size)
         else:

@@ -126,7 +126,8 @@ class ScannedModule(nn.RNNBase):
         check_lengths(lengths, x.shape[0], x.shape[1], type(self).__name__)
         if hx is not None and not batched:
             hx = self._group([h.unsqueeze(1) for h in self._parts(hx)])
-        call = _Call(x, self._initial(x, hx), None if lengths is None else lengths.long(), self._marks(reset, input))
+        lengths = None if lengths is None else lengths.to(x.device, torch.long)
+        call = _Call(x, self._initial(x, hx), lengths, self._marks(reset, input))
         output, final, states = self._run(call, return_all_states)
         output = clear_padding(output, lengths)
 
@@ -145,7 +146,7 @@ class ScannedModule(nn.RNNBase):
         if reset is None:
             return None
         check_reset(reset, input.shape[:-1], type(self).__name__)
-        return reset.unsqueeze(1) if input.dim() == 2 else reset.t() if self.batch_first else reset
+        return (reset.unsqueeze(1) if input.dim() == 2 else reset.t() if self.batch_first else reset).to(input.device)
 
     def _run_packed(self, input: PackedSequence, hx: Any) -> Any:
         packing = Packing.of(input.batch_sizes, input.data.device)

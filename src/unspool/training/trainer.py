@@ -287,7 +287,7 @@ class Trainer:
             ordered = iter([carried[str(place)].to(self.device) for place in range(len(carried))])
             self.state = map_state(lambda _: next(ordered), self.model.initial_state(self.batches.batch_size))
         torch.set_rng_state(tensors["random"])
-        if self.device.type != "cpu":
+        if self.device.type != "cpu" and "random_device" in tensors:  # it may have begun on a CPU
             torch.get_device_module(self.device).set_rng_state(tensors["random_device"])
         self.metrics.truncate(values["metrics"])
 
@@ -318,6 +318,8 @@ def find_device(name: str) -> torch.device:
         if device.type not in ("cpu", "cuda", "mps", "xpu"):
             raise RuntimeError("expected cpu, cuda, mps or xpu")
         torch.empty(1, device=device)
+        if device.index and device.type in ("cuda", "xpu"):  # whose random state is the current device's
+            torch.get_device_module(device).set_device(device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}).") from error
     return device

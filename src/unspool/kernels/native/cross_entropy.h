@@ -1,5 +1,5 @@
 // A linear map to the scores of V symbols, their softmax, and its cross-entropy, with gradients in the same pass;
-// scores exist for a chunk of rows at a time.
+// scores exist for a chunk of rows at a time, and in tiles of AMX for a tile of symbols.
 //
 //     scores = x W^T + b        p = softmax(scores)        nats = sum over rows of -log p[target]
 //     dS = p - onehot(target)   dx = dS W                  dW = dS^T x                  db = sum over rows of dS
@@ -25,11 +25,11 @@
 namespace unspool::UNSPOOL_TARGET {
 
 // Whether scores are multiplied again for the gradients: in tiles of AMX that takes less time than keeping them.
-template <bool kNarrow> inline constexpr bool kAgain = kNarrow && kTiles;
+template <bool kNarrow> inline constexpr bool kRecomputes = kNarrow && kTiles;
 // Measured at N = 700, D = 200, V = 10000 on a Zen 3 (512 KB of second-level cache), for tiles on a Xeon with AMX (2 MB):
 // rows of x at a time (a visit to all of dW is worth so many), and symbols whose scores stay in the cache between products.
-template <bool kNarrow> inline constexpr int64_t kChunkRows = kAgain<kNarrow> ? 704 : 240;
-template <bool kNarrow> inline constexpr int64_t kTileSymbols = kAgain<kNarrow> ? 128 : 120;
+template <bool kNarrow> inline constexpr int64_t kChunkRows = kRecomputes<kNarrow> ? 704 : 240;
+template <bool kNarrow> inline constexpr int64_t kTileSymbols = kRecomputes<kNarrow> ? 128 : 120;
 inline constexpr int64_t kMostScores = int64_t{1} << 24;  // in memory at a time, for all threads: 64 MB
 
 // What the members of one team share, for `rows` rows at a time. Written in one chunk while the last one is still read.
@@ -77,13 +77,13 @@ class CrossEntropyPart {
     const int64_t held = keeps() ? symbols_.size() : std::min(symbols_.size(), kTileSymbols<kNarrow>);
     scores_ = arena_.take<float>(held * stride_);
     tile_most_ = arena_.take<float>((keeps() ? tiles_ : 1) * room_);
-    factor_ = arena_.take<float>(room_), denominator_ = arena_.take<float>(room_);
+    factor_ = arena_.take<float>(room_);
     most_ = arena_.take<float>(room_), total_ = arena_.take<float>(room_);
     no_bias_ = arena_.take<float>(kTileSymbols<kNarrow>);
     std::fill(no_bias_, no_bias_ + kTileSymbols<kNarrow>, 0.0f);
-    x_ = arena_.take<float>(room_ * a.D);
+    x_ = arena_.take<float>(room_ * depth());
+    std::fill(x_, x_ + room_ * depth(), 0.0f);
     x_columns_ = arena_.take<Item>(packed_depth<kNarrow>(depth()) * room_);
-    std::fill(x_columns_, x_columns_ + packed_depth<kNarrow>(depth()) * room_, Item{});
     if (grad_weight_) x_rows_ = arena_.take<Item>(packed_depth<kNarrow>(room_) * features().padded());
     narrow_ = arena_.take<Item>(kNarrow ? kTileSymbols<kNarrow> * packed_depth<true>(std::max(depth(), room_)) : 0);
     if (a.grad_x) {
@@ -111,7 +111,7 @@ class CrossEntropyPart {
         if (a_.grad_x) x_gradients(tile, index);
       });
       if (!a_.grad_x) continue;
-      if (tiles_ == 0) std::fill(own_grad_x(), own_grad_x() + count_ * padded().columns, 0.0f);
+      if (tiles_ == 0) std::fill(own_grad_x(), own_grad_x() + count_ * padded_features().columns, 0.0f);
       barrier_.wait();
       gather_x_gradients();
     }
@@ -123,15 +123,15 @@ class CrossEntropyPart {
   static constexpr int64_t kPart = kTileSymbols<kNarrow> * kColumns<kNarrow> + W;  // of packed scores, for some rows of x
 
   // Of x and the weight, with zeros to whole tiles.
-  int64_t depth() const { return kAgain<kNarrow> ? (a_.D + 31) / 32 * 32 : a_.D; }
+  int64_t depth() const { return kRecomputes<kNarrow> ? (a_.D + 31) / 32 * 32 : a_.D; }
   Panels features() const { return {a_.D, kTransposedVectors}; }
   Panels lanes() const { return {count_, kTransposedVectors}; }
   const CrossEntropyShared::Summary& summary() const { return shared_.summaries[chunk_ % 2]; }
-  Panels padded() const { return {features().padded(), kTransposedVectors}; }  // whole cache lines, as tiles want them
-  float* own_grad_x() const { return shared_.grad_x + member_ * room_ * padded().columns; }
-  bool keeps() const { return gradients_ && !kAgain<kNarrow>; }  // the scores of all symbols
+  Panels padded_features() const { return {features().padded(), kTransposedVectors}; }  // whole cache lines, as tiles want them
+  float* own_grad_x() const { return shared_.grad_x + member_ * room_ * padded_features().columns; }
+  bool keeps() const { return gradients_ && !kRecomputes<kNarrow>; }  // the scores of all symbols
   float* scores(Range tile) const { return scores_ + (keeps() ? tile.first - symbols_.first : 0) * stride_; }
-  const float* bias(Range tile) const { return a_.bias ? a_.bias + tile.first : no_bias_; }
+  const float* tile_bias(Range tile) const { return a_.bias ? a_.bias + tile.first : no_bias_; }
   int64_t target(int64_t r) const { return a_.targets[rows_[r]]; }
 
   template <typename Visit>
@@ -157,9 +157,9 @@ class CrossEntropyPart {
   void pack_x() {
     for (int64_t r = 0; r < count_; ++r) {
       sources_[r] = a_.x + rows_[r] * a_.D;
-      std::copy(sources_[r], sources_[r] + a_.D, x_ + r * a_.D);
+      std::copy(sources_[r], sources_[r] + a_.D, x_ + r * depth());
     }
-    pack_panels<kNarrow, true>(x_, a_.D, a_.D, lanes(), x_columns_, packed_depth<kNarrow>(depth()));
+    pack_panels<kNarrow, true>(x_, depth(), depth(), lanes(), x_columns_, packed_depth<kNarrow>(depth()));
     if (grad_weight_) pack_rows<kNarrow>(sources_.data(), count_, features(), x_rows_);
   }
 
@@ -187,7 +187,7 @@ class CrossEntropyPart {
 
   void summarize(Range tile, float* tile_most) {
     float* const first = scores(tile);
-    const float* bias = this->bias(tile);
+    const float* bias = tile_bias(tile);
     each_target(tile, [&](int64_t r, int64_t symbol) {
       summary().targets[r] = first[(symbol - tile.first) * stride_ + r] + bias[symbol - tile.first];
     });
@@ -219,26 +219,24 @@ class CrossEntropyPart {
       store(most_ + r, most), store(total_ + r, total);
     }
     double nats = 0;
-    for (int64_t r = 0; r < count_; ++r) {
-      const double all = __builtin_log(double(total_[r])) + double(most_[r]);
-      nats += all - double(summary().targets[r]), denominator_[r] = float(all);
-    }
+    for (int64_t r = 0; r < count_; ++r)
+      nats += __builtin_log(double(total_[r])) + double(most_[r]) - double(summary().targets[r]);
     return nats;
   }
 
   // From exponentials, or from scores, to dS, and db.
   void make_gradients(Range tile, int64_t index) {
-    const float* tile_most = tile_most_ + index * room_;
-    for (int64_t r = 0; keeps() && r < count_; r += W)
-      store(factor_ + r, vexp(load(tile_most + r) - load(most_ + r)) / load(total_ + r));
+    for (int64_t r = 0; r < count_; r += W)
+      store(factor_ + r, (keeps() ? vexp(load(tile_most_ + index * room_ + r) - load(most_ + r)) : splat(1.0f)) / load(total_ + r));
     for (int64_t v = tile.first; v < tile.last; ++v) {
       float* row = scores(tile) + (v - tile.first) * stride_;
       if (grad_weight_) fetch<true>(grad_weight_ + v * a_.D);
       if (a_.grad_x) fetch<false>(a_.weight + v * a_.D);
-      const float bias = this->bias(tile)[v - tile.first];
+      const float bias = tile_bias(tile)[v - tile.first];
       vf sums{};
       for (int64_t r = 0; r < count_; r += W) {
-        const vf p = keeps() ? load(row + r) * load(factor_ + r) : vexp(load(row + r) + bias - load(denominator_ + r));
+        const vf kept = load(row + r), most = load(most_ + r);
+        const vf p = (kRecomputes<kNarrow> ? vexp(kept + bias - most) : kept) * load(factor_ + r);
         store(row + r, p);
         if (r + W <= count_) sums += p;
       }
@@ -270,9 +268,9 @@ class CrossEntropyPart {
     each_tile(count_, kColumns<kNarrow>, [&](int64_t first, int count) {
       Item* packed = packed_scores_ + int64_t(parts_.size()) * kPart;
       pack_transposed<kNarrow>(sources_.data(), tile.size(), stride_, first, count, packed, nullptr);
-      parts_.push_back({count, packed, own_grad_x() + first * padded().columns});
+      parts_.push_back({count, packed, own_grad_x() + first * padded_features().columns});
     });
-    multiply_transposed<kNarrow>(parts_, tile.size(), packed_weight_, padded(), padded().columns,
+    multiply_transposed<kNarrow>(parts_, tile.size(), packed_weight_, padded_features(), padded_features().columns,
                                  index == 0 ? Start::kZero : Start::kAccumulate);
   }
 
@@ -280,10 +278,10 @@ class CrossEntropyPart {
     const Range mine = share_of(count_, member_, members_);
     for (int64_t r = mine.first; r < mine.last; ++r) {
       float* to = a_.grad_x + rows_[r] * a_.D;
-      const float* part = shared_.grad_x + r * padded().columns;
+      const float* part = shared_.grad_x + r * padded_features().columns;
       std::copy(part, part + a_.D, to);
       for (int i = 1; i < members_; ++i)
-        for (int64_t d = 0; d < a_.D; ++d) to[d] += part[i * room_ * padded().columns + d];
+        for (int64_t d = 0; d < a_.D; ++d) to[d] += part[i * room_ * padded_features().columns + d];
     }
   }
 
@@ -303,10 +301,10 @@ class CrossEntropyPart {
   int64_t chunk_ = 0, count_ = 0;   // the chunk's number and how many rows it has
   const int64_t* rows_ = nullptr;   // and which
   float* scores_;                   // [own symbols, or those of a tile][stride]
-  float* tile_most_;                // [tiles][room]
-  float *factor_, *denominator_, *most_, *total_;  // [room]; the denominator as a logarithm
+  float* tile_most_;                // [tiles, or 1 where scores are not kept][room]
+  float *factor_, *most_, *total_;  // [room]
   float* no_bias_;                  // [kTileSymbols<kNarrow>]
-  float* x_;                        // [room][D]
+  float* x_;                        // [room][depth]
   Item *x_columns_, *x_rows_ = nullptr, *packed_weight_ = nullptr, *packed_scores_ = nullptr, *narrow_ = nullptr;
   std::vector<const Item*> from_;
   std::vector<float*> to_;
@@ -317,7 +315,7 @@ class CrossEntropyPart {
 // Rows of x that are in memory at a time, in whole panels; all chunks of nearly equal size.
 template <bool kNarrow>
 int64_t chunk_rows(const CrossEntropyArguments& a, int64_t rows) {
-  const int64_t symbols = a.wants_gradients() && !kAgain<kNarrow> ? a.V : 1;  // otherwise a tile's scores are forgotten
+  const int64_t symbols = a.wants_gradients() && !kRecomputes<kNarrow> ? a.V : 1;  // otherwise a tile's scores are forgotten
   const int64_t most = std::clamp<int64_t>(kMostScores / std::max<int64_t>(symbols, 1), 48, kChunkRows<kNarrow>);
   const int64_t chunks = (rows + most - 1) / most, size = (rows + chunks - 1) / chunks, panel = kTransposedVectors * W;
   return (size + panel - 1) / panel * panel;

@@ -37,7 +37,7 @@ inline constexpr bool kTiles = true;
 #else
 inline constexpr bool kTiles = false;
 #endif
-// Columns of A that are packed together for a product with its transpose.
+// Columns of A that are packed together for a product with its transpose; so many rows fill tiles.
 template <bool kNarrow> inline constexpr int kColumns = kNarrow && kTiles ? 32 : kMaxRows;
 
 template <bool kNarrow>

@@ -109,7 +109,7 @@ class SpeechStream:
             own = np.zeros((window, held.shape[1]), np.float32)
             own[: len(held)] = held[:window]
             held = held[stride:]
-            x = self.model.read(torch.from_numpy(own).view(1, -1))
+            x = self.model.read(torch.from_numpy(own).view(1, -1).to(self.model.output.weight.device))
             self.heard.append(self.layers.step(x).clone())
             if len(self.heard) > self.model.look_ahead and self._listen():
                 ended.append(self._transcript(True))
@@ -123,7 +123,7 @@ class SpeechStream:
         """One step more for the search; whether silence has ended the utterance."""
         need = self.model.look_ahead + 1
         padded = self.heard[:need] + [torch.zeros_like(self.heard[0])] * (need - len(self.heard))
-        chances = self.model.classify(self.model.look(torch.stack(padded))[0])[0].numpy()
+        chances = self.model.classify(self.model.look(torch.stack(padded))[0])[0].cpu().numpy()
         self.heard = self.heard[1:]
         self.search.advance(chances)
         self.steps += 1
