@@ -288,7 +288,7 @@ class GatedCell(Cell):
         if self.reference_only:
             reason = f"{type(self).__name__} says reference_only"
             warn_slow(inputs, reason, "docs/add-a-cell.md says what can be traced")
-            note(lambda: explain_scan(None, inputs, reason))
+            note(lambda: explain_scan(None, inputs, narrow, reason))
             equations = self.grouped if noise.probes is None else self.probed
             return self.state_type(*fold(equations, inputs, reverse=reverse, narrow=narrow))
         return self.state_type(*gated_scan(self.programs(noise), inputs, reverse=reverse, narrow=narrow))

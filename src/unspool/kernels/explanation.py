@@ -75,18 +75,19 @@ class Explanation:
         return ("" if self.layer is None else f"{self.layer}: ") + "; ".join(parts)
 
 
-def explain_scan(programs: CellPrograms | None, inputs: ScanInputs, reason: str | None = None) -> Explanation:
+def explain_scan(programs: CellPrograms | None, inputs: ScanInputs, narrow: bool, refused: str = "") -> Explanation:
     """Explains `gated_scan` on these inputs.
 
     Args:
         programs: forward and adjoint; None for equations that are no program.
         inputs: the tensors.
-        reason: why the native engine is not asked at all.
+        narrow: whether matrix products are in bfloat16.
+        refused: why the native engine is not asked at all.
     """
-    reason = reason or native_scan.refusal(inputs)
+    reason = refused or native_scan.refusal(inputs)
     sizes = (*inputs.x.shape[:2], inputs.initial_state.shape[-1])
     counts = None if programs is None else _count(programs, native=reason is None)
-    return _explanation("gated", sizes, reason, counts, None if reason else native_scan.split(inputs))
+    return _explanation("gated", sizes, reason, counts, None if reason else native_scan.split(inputs, narrow))
 
 
 def explain_linear_scan(inputs: LinearInputs) -> Explanation:

@@ -59,7 +59,7 @@ def gated_scan(
         inputs = inputs._replace(reset_state=None)
     if is_transformed():
         return tuple(fold(run_program(parse(programs.forward)), inputs, reverse=reverse, narrow=narrow))
-    note(lambda: explain_scan(programs, inputs))
+    note(lambda: explain_scan(programs, inputs, narrow))
     training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
     if is_eager(inputs):
         if not training:

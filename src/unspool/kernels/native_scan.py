@@ -105,13 +105,13 @@ def run_backward(
     return gradients
 
 
-def split(inputs: ScanInputs) -> str:
+def split(inputs: ScanInputs, narrow: bool) -> str:
     """How a team shares a scan of these inputs: 'units', 'sequences' or 'one thread'."""
     (num_steps, batch_size, features), hidden_size = inputs.x.shape, inputs.initial_state.shape[-1]
     gates = (features if inputs.weight_ih is None else len(inputs.weight_ih)) // hidden_size
     rows = num_steps * batch_size if inputs.lengths is None else int(inputs.lengths.sum())
     product, threads = inputs.weight_hh is not None, torch.get_num_threads()
-    return isa._native.scan_split(num_steps, batch_size, features, hidden_size, gates, product, rows, threads)
+    return isa._native.scan_split(num_steps, batch_size, features, hidden_size, gates, product, narrow, rows, threads)
 
 
 def slots(forward: str, adjoint: str) -> int:

@@ -77,9 +77,9 @@ void backward(const EncodedProgram& program, const Integers& sizes, const Intege
 }
 
 // Who runs the loop of a scan with these sizes.
-const char* split(int64_t T, int64_t B, int64_t I, int64_t H, int64_t G, bool product, int64_t real_rows, int threads) {
+const char* split(int64_t T, int64_t B, int64_t I, int64_t H, int64_t G, bool product, bool narrow, int64_t real_rows, int threads) {
   ScanArguments a{};
-  a.T = T, a.B = B, a.I = I, a.H = H, a.G = G, a.product = product, a.threads = threads;
+  a.T = T, a.B = B, a.I = I, a.H = H, a.G = G, a.product = product, a.narrow = narrow, a.threads = threads;
   switch (engine().scan_split(a, double(real_rows)).sharing) {
     case Sharing::kUnits: return "units";
     case Sharing::kSequences: return "sequences";
@@ -112,7 +112,7 @@ void bind_scan(nb::module_& m) {
            "has_reduction"_a);
   nb::class_<KeptWeights>(m, "KeptWeights", "Packed weights of one scan, kept between calls.").def(nb::init<>());
   m.def("scan_forward", &forward, "program"_a, "sizes"_a, "addresses"_a, "kept"_a.none(), "Runs a gated scan; see native_scan.py.");
-  m.def("scan_split", &split, "T"_a, "B"_a, "I"_a, "H"_a, "G"_a, "product"_a, "real_rows"_a, "threads"_a,
+  m.def("scan_split", &split, "T"_a, "B"_a, "I"_a, "H"_a, "G"_a, "product"_a, "narrow"_a, "real_rows"_a, "threads"_a,
         "Who runs the loop over time: 'units', 'sequences' (each thread its own) or 'one thread'.");
   m.def("scan_backward", &backward, "program"_a, "sizes"_a, "addresses"_a, "h_slots"_a, "gradients"_a,
         "Runs a gated scan's gradient; see native_scan.py.");

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "panels.h"
 #include "parallel.h"
 #include "program.h"
 #include "scan_arguments.h"
@@ -20,7 +21,8 @@ inline ScanSplit choose_split(const ScanArguments& a, double real_rows) {
   const bool units_pay = a.H >= 2 * W * wanted && work / wanted > 12000;
   const bool rows_pay = a.B >= wanted && work * a.T / wanted > 200000;
   // Few rows of a large weight: half a weight fits where a whole one does not. See docs/results/engine.md.
-  const bool weights_count = a.H >= 512 || (a.H >= 128 && a.B <= 2 * wanted);
+  const bool half_tiles = kTiles && a.narrow && a.H >= 256 && a.B <= 8 * wanted;  // of AMX, if each took its own sequences
+  const bool weights_count = a.H >= 512 || (a.H >= 128 && a.B <= 2 * wanted) || half_tiles;
   if (rows_pay && !(units_pay && weights_count)) return {wanted, Sharing::kSequences};
   if (units_pay) return {wanted, Sharing::kUnits};
   return {1, Sharing::kAlone};
