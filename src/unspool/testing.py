@@ -284,9 +284,9 @@ def _compare(
 
 def _example(layer: nn.Module, num_steps: int, batch_size: int) -> tuple[Tensor, Any]:
     """A random input, and the state that a few random steps lead to: one that this recurrence can be in."""
-    generator = torch.Generator().manual_seed(0)
     size, like = int(layer.input_size), next(layer.parameters())  # type: ignore[arg-type]
-    x, before = (torch.randn(n, batch_size, size, generator=generator).to(like) for n in (num_steps, 3))
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=like.dtype)
+    x, before = (draw(steps, batch_size, size).to(like) for steps in (num_steps, 3))
     training = layer.training
     with torch.no_grad():
         _, state = layer.eval()(before)
