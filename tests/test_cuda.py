@@ -1,4 +1,4 @@
-"""On a GPU the scans are plain PyTorch: the laws hold there too, and nothing of a model stays behind on the CPU."""
+"""On a GPU the scans are plain PyTorch, and nothing of a model stays behind on the CPU."""
 
 import warnings
 
@@ -16,7 +16,7 @@ LENGTHS = torch.tensor([5, 2, 4])
 
 
 @pytest.mark.parametrize("cell", [unspool.LSTM, unspool.MinGRU, unspool.LayerNormLSTM])
-def test_the_laws_of_a_cell_that_lies_on_the_gpu(cell):
+def test_a_cell_that_lies_on_the_gpu_can_be_checked(cell):
     testing.check_cell(cell(4, 6).cuda())
     testing.check_round_trip(unspool.Recurrent(cell(4, 6).cuda()))
 

@@ -36,7 +36,7 @@ Observed = dict[str, Tensor]
 
 
 def check_cell(cell: Cell, num_steps: int = 7, batch_size: int = 3) -> None:
-    """Checks laws 1 to 7 on a cell, in training and evaluation where they differ.
+    """Checks laws 1 to 7 on a copy of a cell on the CPU, in training and evaluation where they differ.
 
     Raises:
         AssertionError: a law does not hold; the message says which, and where.
@@ -286,7 +286,7 @@ def _example(layer: nn.Module, num_steps: int, batch_size: int) -> tuple[Tensor,
     """A random input, and the state that a few random steps lead to: one that this recurrence can be in."""
     size, like = int(layer.input_size), next(layer.parameters())  # type: ignore[arg-type]
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=like.dtype)
-    x, before = (draw(steps, batch_size, size).to(like) for steps in (num_steps, 3))
+    x, before = (draw(steps, batch_size, size).to(like.device) for steps in (num_steps, 3))
     training = layer.training
     with torch.no_grad():
         _, state = layer.eval()(before)
